@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Everything the tests check: style, one process, then MPI on 1, 2 and 4 ranks.
+#   bash jobscripts/test.sh [arguments of the first pytest, e.g. -k store]
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+# shellcheck source=jobscripts/setup_env.sh
+source jobscripts/setup_env.sh || exit 1
+
+summary=()
+failed=0
+step() {
+    local begin=$SECONDS result=passed
+    printf '\n+ %s\n' "$*"
+    "$@" </dev/null || { result="FAILED ($?)"; failed=1; }
+    summary+=("$result, $((SECONDS - begin)) s: $*")
+}
+
+step ruff check .
+step python -m pytest tests --ignore=tests/mpi "$@"
+for ranks in 1 2 4; do
+    # Through mpi4py a failure on one rank ends the job instead of leaving the others waiting.
+    step mpiexec -n "$ranks" python -m mpi4py -m pytest -x -q -p no:cacheprovider tests/mpi
+done
+
+printf '\nSummary\n'
+printf '  %s\n' "${summary[@]}"
+exit "$failed"

@@ -1,0 +1,90 @@
+"""What each command does; returns its exit code."""
+
+import argparse
+import os
+from pathlib import Path
+
+from rich.table import Table
+
+from ..config import load
+from ..errors import EXIT_COMPLETE, InputError
+from ..log import console
+from ..parallel.layout import IDLE, plan_layout, smallest_world
+
+
+def check(options: argparse.Namespace) -> int:
+    """Everything that can be found wrong without starting: the schema, then the files it names."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    from ..roles.preflight import problems
+
+    config = load(options.input)
+    found = problems(config)
+    if found:
+        raise InputError(found)
+    console.print(f"{options.input}: no problem found; runs on {smallest_world(config.ranks)} ranks or more, or on 1")
+    return EXIT_COMPLETE
+
+
+def plan(options: argparse.Namespace) -> int:
+    """The role table for a number of ranks."""
+    layout = plan_layout(load(options.input).ranks, options.n)
+    table = Table(title=f"{options.n} ranks")
+    for name in ("team", "role", "ranks"):
+        table.add_column(name)
+    table.add_row("-", "coordinator", "0")
+    for team in layout.teams:
+        first, last = team.ranks[0], team.ranks[-1]
+        table.add_row(team.name, team.role, str(first) if first == last else f"{first}-{last}")
+    console.print(table)
+    if layout.world_size == 1:
+        console.print("one rank plays all of these roles in turn")
+    if idle := len(layout.of_role(IDLE)):
+        console.print(f'[yellow]{idle} ranks have nothing to do; teams = "rest" in [ranks] would use them[/]')
+    return EXIT_COMPLETE
+
+
+def run(options: argparse.Namespace) -> int:
+    """The job itself, on every rank."""
+    from ..roles.job import run as run_job
+
+    return run_job(options.input)
+
+
+def where(options: argparse.Namespace) -> int:
+    """The run directory, for job scripts."""
+    print(load(options.input).run.directory)
+    return EXIT_COMPLETE
+
+
+def status(options: argparse.Namespace) -> int:
+    """What the run last said of itself."""
+    from ..store.status import read_status
+
+    _must_be_run(options.run)
+    found = read_status(options.run)
+    if found is None:
+        raise InputError(f"{options.run}: the run has not come to its first checkpoint yet")
+    for key, value in found.items():
+        console.print(f"{key:<10} {value}")
+    return EXIT_COMPLETE
+
+
+def export(options: argparse.Namespace) -> int:
+    """Labelled frames as deepmd or extxyz data."""
+    from ..roles.folder import RunFolder
+    from ..store.export import export as write
+    from ..store.store import read_records
+
+    _must_be_run(options.run)
+    records = read_records(RunFolder(options.run).frames)
+    form = options.format or ("extxyz" if options.destination.suffix in (".xyz", ".extxyz") else "deepmd/npy")
+    write(records, options.destination, form)
+    console.print(f"{len(records)} frames written to {options.destination} as {form}")
+    return EXIT_COMPLETE
+
+
+def _must_be_run(directory: Path) -> None:
+    if not (directory / "input.json").is_file():
+        raise InputError(f"{directory}: not a run directory (no input.json in it)")
+
+

@@ -1,0 +1,61 @@
+"""[[system]] and [explore]: where molecular dynamics starts and how it runs."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from .base import ExistingFile, Section
+
+Positive = Annotated[float, Field(gt=0)]
+Ramp = Positive | tuple[Positive, Positive]
+"""A temperature in K, or [start, end] of a linear ramp over one segment."""
+
+
+class PerturbSection(Section):
+    """Random strain and displacement of the start structures (:mod:`pfdhpc.engines.explore.perturb`)."""
+
+    count: int = Field(0, ge=0, description="perturbed copies of each start structure; 0: start as given")
+    strain: float = Field(0.03, ge=0, lt=0.5, description="largest strain component")
+    displacement: float = Field(0.05, ge=0, description="standard length of the random displacements, Å")
+
+
+class SystemSection(Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$", description="short name, used in reports")
+    structures: list[ExistingFile] = Field(min_length=1, description="start structures, any format ASE reads")
+    supercell: tuple[int, int, int] = Field((1, 1, 1), description="repeats along the three lattice vectors")
+    perturb: PerturbSection = PerturbSection()
+
+
+class GuardSection(Section):
+    """A trajectory that leaves these bounds is cut there; its healthy head is kept and the replica restarts."""
+
+    max_temperature: float = Field(10000.0, gt=0, description="instantaneous temperature, K")
+    min_distance: float = Field(0.6, gt=0, description="closest pair of atoms, Å")
+    max_volume_ratio: float = Field(2.0, gt=1, description="volume over start volume, and its inverse")
+
+
+class ExploreSection(Section):
+    engine: Literal["lammps", "ase"] = "lammps"
+    options: dict[str, Any] = Field({}, description="options of the engine (ase: calculator, arguments)")
+    ensemble: Literal["nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
+    timestep: float = Field(1.0, gt=0, description="fs")
+    steps: int = Field(200, ge=1, description="MD steps of a replica in one round")
+    interval: int = Field(20, ge=1, description="steps between candidate frames")
+    temperatures: list[Ramp] = Field([300.0], min_length=1, description="K; [start, end] ramps over each segment")
+    pressures: list[float] = Field([0.0], min_length=1, description="bar; npt ensembles only")
+    temperature_damping: float = Field(100.0, gt=0, description="fs, thermostat time constant")
+    pressure_damping: float = Field(1000.0, gt=0, description="fs, barostat time constant")
+    guard: GuardSection = GuardSection()
+    max_restarts: int = Field(5, ge=0, description="guard restarts after which a replica is retired")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.interval > self.steps:
+            raise ValueError(f"interval {self.interval} exceeds steps {self.steps}: no frame would ever be kept")
+        if not self.ensemble.startswith("npt") and self.pressures != [0.0]:
+            raise ValueError(f"pressures given, but the ensemble is {self.ensemble}; use npt-iso, npt-aniso or npt-tri")
+        if self.engine == "ase" and "calculator" not in self.options:
+            raise ValueError('options.calculator is missing; e.g. options.calculator = "ase.calculators.emt.EMT"')
+        if self.engine == "lammps" and self.options:
+            raise ValueError(f"options {sorted(self.options)} are not known to the engine lammps; remove them")
+        return self

@@ -1,0 +1,37 @@
+"""[label]: the first-principles program and when its answer is trusted."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from .base import Section, resolve
+
+
+class LabelSection(Section):
+    type: Literal["gpaw", "ase", "deepmd"]
+    options: dict[str, Any] = Field(
+        {}, description="gpaw: GPAW's keywords; ase: calculator, arguments, path; deepmd: model, branch"
+    )
+    retries: list[dict[str, Any]] = Field(
+        [], description="the ladder: options changed in the 2nd, 3rd, ... attempt after a failed one"
+    )
+    timeout: float = Field(3600.0, gt=0, description="seconds one attempt may take")
+    batch: int = Field(1, ge=1, description="frames in one order; more than 1 pays for the teacher (deepmd)")
+    max_force: float = Field(100.0, gt=0, description="a label with a larger force is rejected, eV/Å")
+    virial: bool = Field(True, description="compute the virial (stress) too")
+
+    @field_validator("options")
+    @classmethod
+    def _paths(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Paths among the options, like all in the input, start from its folder."""
+        key = {"deepmd": "model", "ase": "path"}.get(info.data.get("type", ""))
+        return {**options, key: str(resolve(Path(options[key]), info))} if key in options else options
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.type == "ase" and "calculator" not in self.options:
+            raise ValueError('options.calculator is missing; e.g. calculator = "ase.calculators.emt.EMT"')
+        if self.type == "deepmd" and "model" not in self.options:
+            raise ValueError('options.model is missing; e.g. options.model = "teacher.pth"')
+        return self

@@ -1,0 +1,147 @@
+"""Labelled frames that exist already, from the formats they are kept in."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import h5py
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from ..errors import InputError
+from ..units import virial_from_stress
+from .frame import Frame, Label, Labelling, Origin, Record
+
+log = logging.getLogger(__name__)
+
+DPDATA_FILES = {"*OUTCAR*": "vasp/outcar", "*vasprun*.xml": "vasp/xml"}
+"""Files read by dpdata: it leaves out steps whose SCF did not converge, ASE does not."""
+
+Labelled = tuple[Frame, Label | None]
+
+
+def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
+    """All labelled frames of a file or folder; ``level`` names the level of theory of the labels.
+
+    Reads extxyz and whatever else ASE reads with energy and forces, deepmd/npy (also mixed; one
+    system, or a folder with systems below it), deepmd/hdf5, and VASP's OUTCAR and vasprun.xml.
+    Frames without a label are left out, which is logged. Raises InputError when the path cannot be
+    read, holds no labelled frame, or a label is not finite.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    pairs = _read(path)
+    records = [
+        Record(frame, Origin(system=path.stem, step=index), label=label, labelling=Labelling(level, "given"))
+        for index, (frame, label) in enumerate(pairs)
+        if label is not None
+    ]
+    if not records:
+        raise InputError(f"{path}: {len(pairs)} frames, but none with an energy and forces")
+    for record in records:
+        if not (record.label.is_finite() and np.isfinite(record.frame.positions).all()):
+            raise InputError(f"{path}: frame {record.origin.step}: a position, energy or force is not a finite number")
+    if len(records) < len(pairs):
+        log.warning("%s: %d of %d frames have no energy and forces: left out", path, len(pairs) - len(records), len(pairs))
+    return records
+
+
+def _read(path: Path) -> list[Labelled]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the readers' remarks on fields we do not use
+            return list(_reader(path)(path))
+    except InputError:
+        raise
+    except Exception as error:  # foreign readers raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: cannot be read as labelled frames: {reason}") from error
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Labelled]]:
+    if path.is_dir():
+        return _from_folder
+    if h5py.is_hdf5(path):
+        return _from_hdf5
+    if any(fnmatch(path.name, pattern) for pattern in DPDATA_FILES):
+        return _from_dpdata_file
+    return _from_ase
+
+
+def _from_ase(path: Path) -> Iterator[Labelled]:
+    for atoms in ase.io.iread(path, index=":"):
+        yield Frame.from_atoms(atoms), _label_of(atoms)
+
+
+def _label_of(atoms: Atoms) -> Label | None:
+    """The label an Atoms object carries; the energy is the one consistent with the forces, where both exist."""
+    results = atoms.calc.results if atoms.calc else {}
+    energy = results.get("free_energy", results.get("energy"))
+    if energy is None or "forces" not in results:
+        return None
+    virial = None
+    if "stress" in results:
+        virial = virial_from_stress(_matrix(results["stress"]), atoms.get_volume())
+    elif "virial" in atoms.info:
+        virial = np.reshape(atoms.info["virial"], (3, 3))
+    return Label(energy, results["forces"], virial)
+
+
+def _matrix(stress: Any) -> np.ndarray:
+    """A stress in ASE's Voigt order (xx, yy, zz, yz, xz, xy) or (3, 3), as (3, 3)."""
+    stress = np.asarray(stress, float)
+    return stress[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) if stress.shape == (6,) else stress.reshape(3, 3)
+
+
+def _from_folder(path: Path) -> Iterator[Labelled]:
+    folders = sorted({found.parent for found in path.rglob("type.raw")})
+    if not folders:
+        raise InputError(f"{path}: no deepmd system (type.raw) in this folder; name a file, or a deepmd folder")
+    for folder in folders:
+        yield from _from_deepmd(folder)
+
+
+def _from_deepmd(folder: Path) -> Iterator[Labelled]:
+    import dpdata
+
+    if list(folder.glob("set.*/real_atom_types.npy")):
+        parts = dpdata.MultiSystems().load_systems_from_file(str(folder), fmt="deepmd/npy/mixed")
+        for system in parts:
+            yield from _from_dpdata(system.data)
+    else:
+        yield from _from_dpdata(dpdata.LabeledSystem(str(folder), fmt="deepmd/npy").data)
+
+
+def _from_hdf5(path: Path) -> Iterator[Labelled]:
+    import dpdata
+
+    with h5py.File(path) as file:
+        groups: list[str] = [""] if "type.raw" in file else []
+        file.visit(lambda name: groups.append(name[: -len("/type.raw")]) if name.endswith("/type.raw") else None)
+        if not groups:
+            raise InputError(f"{path}: an HDF5 file without a deepmd system (type.raw) in it")
+        for name in groups:
+            yield from _from_dpdata(dpdata.LabeledSystem(file[name or "/"], fmt="deepmd/hdf5").data)
+
+
+def _from_dpdata_file(path: Path) -> Iterator[Labelled]:
+    import dpdata
+
+    fmt = next(fmt for pattern, fmt in DPDATA_FILES.items() if fnmatch(path.name, pattern))
+    yield from _from_dpdata(dpdata.LabeledSystem(str(path), fmt=fmt).data)
+
+
+def _from_dpdata(data: dict[str, Any]) -> Iterator[Labelled]:
+    """Frames of one dpdata system; dpdata's virial has our sign."""
+    numbers = np.array([atomic_numbers[name] for name in data["atom_names"]])[data["atom_types"]]
+    pbc = np.full(3, not data.get("nopbc", False))
+    for index, (cell, positions) in enumerate(zip(data["cells"], data["coords"], strict=True)):
+        virial = data["virials"][index] if "virials" in data else None
+        label = Label(data["energies"][index], data["forces"][index], virial) if "forces" in data else None
+        yield Frame(numbers, cell, positions, pbc), label

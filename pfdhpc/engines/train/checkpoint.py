@@ -1,0 +1,111 @@
+"""deepmd checkpoints (.pt, PyTorch backend) as files: what is in one, one branch of it, saving one."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+
+State = dict[str, Any]
+"""A model's state: tensors by name, and ``_extra_state`` with its parameters."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint holds. A single-task model has no branches."""
+
+    type_map: tuple[str, ...]
+    branches: tuple[str, ...]
+    descriptor: str
+    n_parameters: int
+
+
+def describe(checkpoint: Path, branch: str | None = None) -> ModelInfo:
+    """What the checkpoint holds; ``type_map`` and ``descriptor`` are those of ``branch`` if one is given.
+
+    Loads with ``torch.load(weights_only=True)``: no code in the file is run.
+    Raises InputError if it is not readable or the branch is not in it.
+    """
+    params = read(checkpoint)["_extra_state"]["model_params"]
+    branches = _branches(params)
+    if branch is not None:
+        branch = _resolve(params, branch)
+    single = params if not branches else params["model_dict"][branch or branches[0]]
+    counts = [value.numel() for key, value in read(checkpoint).items() if key != "_extra_state"]
+    kind = single.get("descriptor", {}).get("type", single.get("type", "unknown"))
+    return ModelInfo(tuple(single["type_map"]), branches, kind, sum(counts))
+
+
+def read(checkpoint: Path) -> State:
+    """The model state in a checkpoint, on the CPU; raises InputError if there is none."""
+    import torch
+
+    remedy = "give a .pt checkpoint of deepmd-kit's PyTorch backend"
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"model.checkpoint: {checkpoint} cannot be read: {error.strerror}") from None
+    except Exception as error:  # pickle, zip and torch raise many kinds here
+        reason = str(error).split("\n")[0][:120]
+        raise InputError(f"model.checkpoint: {checkpoint} is no checkpoint ({reason}); {remedy}") from None
+    state = content.get("model", content) if isinstance(content, dict) else None
+    extra = state.get("_extra_state") if isinstance(state, dict) else None
+    if not isinstance(extra, dict) or "model_params" not in extra:
+        raise InputError(f"model.checkpoint: {checkpoint} holds no deepmd model; {remedy}")
+    return state
+
+
+def single_task(state: State, branch: str | None) -> State:
+    """The state of one branch as a single-task model, as ``dp freeze --head`` cuts it out.
+
+    Raises InputError when a multi-task model is given no branch: deepmd would start from a random
+    fitting net without a word; and when ``branch`` does not fit the model.
+    """
+    params = state["_extra_state"]["model_params"]
+    branches = _branches(params)
+    if not branches:
+        if branch is not None:
+            raise InputError(f'model.branch: "{branch}" is given but the checkpoint is single-task; remove it')
+        return state
+    if branch is None:
+        raise InputError(f"model.branch: missing; the checkpoint is multi-task, choose one of {_listed(branches)}")
+    branch = _resolve(params, branch)
+    prefix = f"model.{branch}."
+    cut = {f"model.Default.{k.removeprefix(prefix)}": v for k, v in state.items() if k.startswith(prefix)}
+    extra = {**state["_extra_state"], "model_params": deepcopy(params["model_dict"][branch])}
+    return {**cut, "_extra_state": extra}
+
+
+def save(state: State, path: Path) -> Path:
+    """Write a checkpoint without optimizer moments; the empty entry is what ``init_model`` asks for."""
+    import torch
+
+    tensors = {k: v.detach().cpu().clone() if torch.is_tensor(v) else deepcopy(v) for k, v in state.items()}
+    partial = path.with_name(path.name + ".part")
+    # torch names the archive inside after the file: a fixed stream name keeps equal states equal files
+    with open(partial, "wb") as stream:
+        torch.save({"model": tensors, "optimizer": {}}, stream)
+    partial.replace(path)
+    return path
+
+
+def _branches(params: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(params.get("model_dict", ()))
+
+
+def _resolve(params: dict[str, Any], branch: str) -> str:
+    """The name of a branch given by name or by one of deepmd's aliases for it."""
+    from deepmd.utils.model_branch_dict import get_model_dict
+
+    branches = _branches(params)
+    if not branches:
+        raise InputError(f'model.branch: "{branch}" is given but the checkpoint is single-task; remove it')
+    names = get_model_dict(params["model_dict"])[0]
+    if branch not in names:
+        raise InputError(f'model.branch: no branch "{branch}" in the checkpoint; choose one of {_listed(branches)}')
+    return names[branch]
+
+
+def _listed(branches: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in branches)

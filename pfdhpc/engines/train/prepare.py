@@ -1,0 +1,112 @@
+"""What ``dp train`` does between reading its input and running its trainer, in process."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...config.train import TrainSection
+from ..base import TrainTask
+from .checkpoint import read
+from .dataset import Systems, write_systems
+from .ddp_shim import keep_files_in
+from .settings import normalised, round_input
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the ranks need to build deepmd's trainer; made by the leader alone."""
+
+    config: dict[str, Any]  # deepmd's normalised input
+    finetune_links: dict[str, Any] | None  # deepmd's fine-tuning rules, first round only
+    bias: Any  # aligned energy bias (1, n_types, 1) eV, first round only
+    min_distance: float  # closest pair in the training data, Å
+
+
+def prepare(section: TrainSection, task: TrainTask, bias: Any) -> Plan:
+    """Data files and deepmd's input, by the same steps in the same order as ``deepmd.pt.entrypoints.main.train``.
+
+    The first round is ``dp train --finetune PARENT --use-pretrain-script``, a later one
+    ``dp train --init-model PARENT --use-pretrain-script``.
+    """
+    from deepmd.pt.utils.finetune import get_finetune_rules
+
+    params = read(task.parent)["_extra_state"]["model_params"]
+    data = data_input(section, write_data(task, params["type_map"]))
+    config = round_input(section, params, task.steps, task.seed, task.directory, data)
+    links = None
+    if task.first:
+        # deepmd would take preset values as the shift of the bias; `dp train --finetune` has none either
+        config["model"].pop("preset_out_bias", None)
+        config["model"], links = get_finetune_rules(str(task.parent), config["model"])
+    config = normalised(config)
+    config["model"], distance = neighbours(config)
+    return Plan(config, links, bias, distance)
+
+
+def build(plan: Plan, task: TrainTask) -> Any:
+    """deepmd's trainer, ready to run; every rank calls it, inside the process group.
+
+    The bias replaces the one deepmd's trainer fits: that one sees ten batches of one rank's share.
+    """
+    from deepmd.pt.entrypoints.main import get_trainer
+
+    parent = str(task.parent)
+    start = {"finetune_model": parent} if task.first else {"init_model": parent}
+    trainer = get_trainer(plan.config, finetune_links=plan.finetune_links, **start)
+    keep_files_in(task.directory, trainer)
+    if plan.bias is not None:
+        trainer.model.set_out_bias(plan.bias.to(trainer.model.get_out_bias().device))
+    _set_min_distance(trainer.model, plan.min_distance)
+    return trainer
+
+
+def write_data(task: TrainTask, type_map: list[str]) -> Systems:
+    """The training frames of the round below ``task.directory``, in a folder of a name never used before.
+
+    A round that is done again must not rewrite files that a reader may still hold open. Validation frames
+    stay in memory (:mod:`.monitor`).
+    """
+    folder = task.directory / f"data-{len(list(task.directory.glob('data-*')))}"
+    folder.mkdir(parents=True)
+    old = write_systems(task.old, type_map, folder / "old")
+    new = write_systems(task.new, type_map, folder / "new")
+    return Systems(old + new, len(old))
+
+
+def data_input(section: TrainSection, systems: Systems) -> dict[str, Any]:
+    """deepmd's ``training_data``: ``new_fraction`` of the batches come from the systems of new frames."""
+    n_old, n_all = systems.n_old, len(systems.paths)
+    style = "prob_sys_size"
+    if 0 < n_old < n_all:
+        share = section.new_fraction
+        style = f"prob_sys_size;0:{n_old}:{1 - share};{n_old}:{n_all}:{share}"
+    paths = [str(path) for path in systems.paths]
+    return {"training_data": {"systems": paths, "auto_prob": style, "batch_size": section.batch_size}}
+
+
+def neighbours(config: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """The model section with automatic neighbour counts filled in, and the closest pair in the data, Å."""
+    from deepmd.pt.model.model import BaseModel
+    from deepmd.utils.data_system import get_data
+
+    type_map = config["model"]["type_map"]
+    data = get_data(config["training"]["training_data"], 0, type_map, None)
+    return BaseModel.update_sel(data, type_map, config["model"])
+
+
+def _set_min_distance(model: Any, distance: float) -> None:
+    """Keep in the model the closest pair it was ever trained on: compression tabulates down to it."""
+    import torch
+
+    before = float(model.min_nbor_dist)
+    closest = min(distance, before) if before > 0 else distance
+    model.min_nbor_dist = torch.tensor(closest, dtype=torch.float64, device=model.min_nbor_dist.device)
+
+
+def read_curve(path: Path) -> dict[int, dict[str, float]]:
+    """deepmd's lcurve.out as ``{step: {"rmse_f_trn": ..., "lr": ...}}``; what a batch has no labels for is left out."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = lines[0].lstrip("# ").split() if lines else []
+    rows = [dict(zip(names, map(float, line.split()), strict=True)) for line in lines if not line.startswith("#")]
+    return {int(row.pop("step")): {k: v for k, v in row.items() if not math.isnan(v)} for row in rows}

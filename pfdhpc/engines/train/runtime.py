@@ -1,0 +1,75 @@
+"""deepmd inside a longer-lived process: its random numbers, its log, its models in memory and as files."""
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import State, read
+
+
+def seed_everything(seed: int) -> None:
+    """Start every random stream a training draws from, so that it never depends on an earlier one."""
+    import torch
+    from deepmd.pt.utils import dp_random
+
+    seed %= 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+    dp_random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """deepmd's log and Python's warnings go to the end of ``path``, and nowhere else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("deepmd")
+    before = logger.propagate, logger.level
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = lambda message, kind, *place: logger.warning("%s: %s", kind.__name__, message)
+            yield
+    finally:
+        logger.propagate, logger.level = before
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def load_model(checkpoint: Path) -> Any:
+    """The model of a single-task checkpoint as a torch module on deepmd's device."""
+    from deepmd.pt.train.training import get_model_for_wrapper
+    from deepmd.pt.train.wrapper import ModelWrapper
+
+    state = read(checkpoint)
+    model = get_model_for_wrapper(state["_extra_state"]["model_params"], resuming=True)
+    ModelWrapper(model).load_state_dict(state)
+    return model.eval()
+
+
+def freeze(checkpoint: Path) -> Path:
+    """The checkpoint as the file that explores, beside it: .pth, or .pt2 for the models deepmd compiles."""
+    from deepmd.pt.entrypoints.main import freeze
+
+    target = checkpoint.with_suffix(".pth")
+    freeze(str(checkpoint), str(target))
+    return target if target.exists() else checkpoint.with_suffix(".pt2")
+
+
+def weights_of(trainer: Any) -> State:
+    """A copy of the model state of a running deepmd trainer, as its checkpoints hold it."""
+    import torch
+
+    state = trainer._get_inner_module().state_dict()
+    return {key: value.detach().clone() if torch.is_tensor(value) else value for key, value in state.items()}

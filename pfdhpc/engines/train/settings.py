@@ -1,0 +1,145 @@
+"""``train.deepmd``: the user's part of a deepmd input, and the whole input of one round made from it."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from ...config.train import TrainSection
+from ...errors import InputError
+
+LOSS = {
+    "type": "ener",
+    "start_pref_e": 0.2,
+    "limit_pref_e": 20,
+    "start_pref_f": 100,
+    "limit_pref_f": 60,
+    "start_pref_v": 0.02,
+    "limit_pref_v": 1,
+}
+"""The prefactors of the DPA-3 example of deepmd-kit (examples/water/dpa3): forces first, energy last."""
+
+TRAINING = {"gradient_max_norm": 5.0}
+"""Used unless ``train.deepmd`` says otherwise; also from the DPA-3 example."""
+
+SECTIONS = ("loss", "learning_rate", "optimizer", "training", "model")
+
+OWNED = {
+    **dict.fromkeys(("training_data", "validation_data", "data_dict", "model_prob"), "the run chooses the data"),
+    **dict.fromkeys(("numb_steps", "stop_batch", "num_steps"), "use train.steps and train.first_steps"),
+    **dict.fromkeys(("numb_epoch", "num_epoch", "numb_epochs", "num_epochs", "num_epoch_dict"), "use train.steps"),
+    **dict.fromkeys(("seed",), "use the input's seed"),
+    **dict.fromkeys(("save_ckpt", "save_dir", "save_freq", "max_ckpt_keep", "ckpt_keep_ratio"), "the run saves models"),
+    **dict.fromkeys(("disp_file", "disp_freq", "stat_file", "stat_file_mode"), "the run keeps the files of a round"),
+    **dict.fromkeys(("tensorboard", "tensorboard_log_dir", "tensorboard_freq"), "the run keeps the learning curve"),
+    **dict.fromkeys(("profiling", "profiling_file", "enable_profiler"), "profile with dp train instead"),
+    **dict.fromkeys(("change_bias_after_training",), "the bias is aligned once, before the first training"),
+    **dict.fromkeys(("zero_stage",), "the trainer team is plain data parallel"),
+}
+"""Keys of the ``training`` section that the run sets itself, and what to do instead."""
+
+
+def check_deepmd_input(section: TrainSection) -> list[str]:
+    """Everything wrong with ``train.deepmd``, one line each; judged by deepmd's own argument check."""
+    try:
+        user = read_input(section)
+    except InputError as error:
+        return error.problems
+    problems = _conflicts(section, user)
+    if problems:
+        return problems
+    model = {"type_map": ["H"], "descriptor": {"type": "se_e2_a", "sel": [1]}, "fitting_net": {}}
+    try:
+        normalised(round_input(section, model, 1000, 1, Path("round")))
+    except Exception as error:  # dargs raises many kinds
+        return [f"train.deepmd: {' '.join(str(error).split())}"]
+    return []
+
+
+def read_input(section: TrainSection) -> dict[str, Any]:
+    """The user's deepmd input as a dict; raises InputError if the file is not readable."""
+    if isinstance(section.deepmd, dict):
+        return deepcopy(section.deepmd)
+    from deepmd.common import j_loader
+
+    try:
+        content = j_loader(str(section.deepmd))
+    except Exception as error:  # json, yaml and deepmd raise many kinds
+        raise InputError(f"train.deepmd: {section.deepmd}: {error}; give a .json or .yaml deepmd input") from None
+    if not isinstance(content, dict):
+        raise InputError(f"train.deepmd: {section.deepmd}: not a deepmd input (a table is expected)")
+    return content
+
+
+def round_input(
+    section: TrainSection, model: dict[str, Any], steps: int, seed: int, folder: Path, data: dict | None = None
+) -> dict[str, Any]:
+    """The deepmd input of one round, before deepmd's normalisation.
+
+    ``data``: the sections ``training_data`` and, if any, ``validation_data``.
+    """
+    user = read_input(section)
+    model = deepcopy(model)
+    for net, flags in user.get("model", {}).items():
+        model[net].update(flags)
+    interval = max(1, steps // 20)
+    own = {
+        **(data or {"training_data": {"systems": ["none"]}}),
+        "numb_steps": steps,
+        "seed": seed % 2**32,
+        "save_ckpt": str(folder / "model.ckpt"),
+        "save_freq": 0,
+        "disp_file": str(folder / "lcurve.out"),
+        "disp_freq": interval,
+    }
+    sections = {key: user[key] for key in ("optimizer",) if key in user}
+    return {
+        **sections,
+        "model": model,
+        "loss": user.get("loss", dict(LOSS)),
+        "learning_rate": _learning_rate(section, user.get("learning_rate", {})),
+        "training": {**TRAINING, **user.get("training", {}), **own},
+    }
+
+
+def normalised(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` as ``dp train`` normalises it: every default filled in, unknown keys refused."""
+    from deepmd.utils.argcheck import normalize
+    from deepmd.utils.compat import update_deepmd_input
+
+    return normalize(update_deepmd_input(config, warning=False))
+
+
+def _learning_rate(section: TrainSection, user: dict[str, Any]) -> dict[str, Any]:
+    """Exponential decay from start_lr to stop_lr over the round, at every step, unless the user says otherwise."""
+    rates = {"type": "exp", "start_lr": section.start_lr, **user}
+    if "stop_lr" not in rates and "stop_lr_ratio" not in rates:
+        rates["stop_lr"] = section.stop_lr
+    if rates["type"] == "exp" and "decay_steps" not in rates:
+        rates["decay_steps"] = 1
+    return rates
+
+
+def _conflicts(section: TrainSection, user: dict[str, Any]) -> list[str]:
+    user = {key: value for key, value in user.items() if not key.startswith("_")}
+    problems = [
+        f"train.deepmd.{key}: not used here; known are {', '.join(SECTIONS)}" for key in user if key not in SECTIONS
+    ]
+    problems += [f"train.deepmd.{key}: must be a table" for key in SECTIONS if not isinstance(user.get(key, {}), dict)]
+    if problems:
+        return problems
+    for key, remedy in OWNED.items():
+        if key in user.get("training", {}):
+            problems.append(f"train.deepmd.training.{key}: set by the run, remove it; {remedy}")
+    for key in ("start_lr", "stop_lr"):
+        if key in user.get("learning_rate", {}) and key in section.model_fields_set:
+            problems.append(f"train.deepmd.learning_rate.{key}: train.{key} is given too; remove one of them")
+    for net, flags in user.get("model", {}).items():
+        allowed = net in ("descriptor", "fitting_net") and isinstance(flags, dict) and set(flags) <= {"trainable"}
+        if not allowed:
+            problems.append(
+                f"train.deepmd.model.{net}: the model comes from the checkpoint, remove it;"
+                " only descriptor.trainable and fitting_net.trainable may be given"
+            )
+    if user.get("loss", {}).get("type", "ener") != "ener":
+        problems.append('train.deepmd.loss.type: only "ener" (energy, forces, virial) can be trained here')
+    return problems

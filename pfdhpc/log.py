@@ -1,0 +1,35 @@
+"""Log files per rank, and the terminal lines of the coordinator."""
+
+import logging
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+console = Console(highlight=False, soft_wrap=True)
+"""The terminal; only the coordinator and the command line write to it."""
+
+
+def open_log(path: Path, rank: int) -> None:
+    """Send this rank's log records to a file of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s [{rank}] %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("pfdhpc")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+class Clock:
+    """Seconds since the job's start, as the lines on the terminal show them."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def stamp(self) -> str:
+        minutes, seconds = divmod(int(self.seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

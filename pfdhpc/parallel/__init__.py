@@ -1,0 +1,1 @@
+"""Ranks, teams, devices and the channels between them."""

@@ -1,0 +1,184 @@
+"""``state = apply(config, state, answer)``: what an answer means. Pure; an answer is filed once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import singledispatch
+
+from ..config import Config
+from ..data import Record
+from . import messages as m
+from .converge import reason_to_end, satisfied
+from .metrics import error_table, exploring_errors
+from .split import assign
+from .state import DONE, EVALUATE, EXPLORE, LABEL, SELECT, TRAIN, Replica, RoundRecord, RunState
+
+Lookup = Callable[[Sequence[str]], Sequence[Record]]
+"""From label ids to labelled records, as the store gives them."""
+
+
+def apply(config: Config, state: RunState, answer: m.Answer, known: Lookup) -> RunState:
+    """The state after an answer. An answer to an order that is not running is ignored."""
+    if answer.order_id not in state.running:
+        return state
+    return _apply(answer, config, state.settled(answer.order_id), known)
+
+
+@singledispatch
+def _apply(answer, config: Config, state: RunState, known) -> RunState:
+    raise TypeError(f"no rule for the answer {type(answer).__name__}")
+
+
+@_apply.register
+def _(answer: m.Imported, config, state, known):
+    state = replace(state.spent("trainer", answer.seconds), models=(answer.model,), phase=LABEL)
+    return _labels_done(config, state, known)
+
+
+@_apply.register
+def _(answer: m.Explored, config, state, known):
+    replicas = tuple(
+        _after_segment(item, answer, config) if item.replica == answer.replica else item for item in state.replicas
+    )
+    state = replace(
+        state.spent("explorer", answer.seconds), replicas=replicas, explored=(*state.explored, answer.replica)
+    )
+    state = state.note(
+        steps=state.current.steps + answer.steps,
+        candidates=state.current.candidates + answer.n_candidates,
+        guards=state.current.guards + bool(answer.stopped),
+    )
+    return _exploration_done(state)
+
+
+def _after_segment(replica: Replica, answer: m.Explored, config: Config) -> Replica:
+    restarts = replica.restarts + bool(answer.stopped)
+    return replace(
+        replica,
+        state=answer.state,
+        segment=replica.segment + 1,
+        restarts=restarts,
+        retired=restarts > config.explore.max_restarts,
+    )
+
+
+def _exploration_done(state: RunState) -> RunState:
+    waiting = [item for item in state.replicas if not item.retired and item.replica not in state.explored]
+    return state if waiting else replace(state, phase=SELECT)
+
+
+@_apply.register
+def _(answer: m.Selected, config, state, known):
+    state = replace(state.spent("explorer", answer.seconds), picked=(*state.picked, *answer.picked))
+    if answer.report is not None:
+        state = _without(state, answer.report.absent).note(
+            filtered=sum(answer.report.filtered.values()),
+            saturated=answer.report.saturated and not answer.report.gains,
+            best_gain=max(answer.report.gains, default=float("nan")),
+        )
+    return _selection_done(config, state, known)
+
+
+def _without(state: RunState, absent: tuple[str, ...]) -> RunState:
+    """Nobody waits for the answers of teams the reduction left out."""
+    kept = {order_id: team for order_id, team in state.running.items() if team not in absent}
+    return replace(state, running=kept)
+
+
+def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
+    if state.running:
+        return state
+    pending = tuple(sorted(state.picked, key=lambda record: record.frame_id))
+    state = replace(state, phase=LABEL, picked=(), pending=pending).note(selected=len(pending))
+    return _labels_done(config, state, known)
+
+
+def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
+    """A team is given up: what it was working on is asked of others."""
+    state = replace(_without(state, (team,)), lost=state.lost | {team})
+    return _selection_done(config, state, known) if state.phase == SELECT else state
+
+
+@_apply.register
+def _(answer: m.Labelled, config, state, known):
+    done = {outcome.record.frame_id for outcome in answer.outcomes}
+    accepted = [outcome.record.label_id for outcome in answer.outcomes if outcome.accepted]
+    refused = [outcome.record.frame_id for outcome in answer.outcomes if not outcome.accepted]
+    state = replace(
+        state.spent("labeler", answer.seconds),
+        pending=tuple(record for record in state.pending if record.frame_id not in done),
+        fresh=tuple(sorted({*state.fresh, *accepted})),
+        refused=tuple(sorted({*state.refused, *refused})),
+    )
+    state = state.note(
+        labelled=state.current.labelled + len(accepted), rejected=state.current.rejected + len(refused)
+    )
+    return _labels_done(config, state, known)
+
+
+def _labels_done(config: Config, state: RunState, known) -> RunState:
+    """Test the exploring model on the round's labels, then decide what comes next."""
+    if state.pending:
+        return state
+    if state.fresh and state.round > 0:
+        errors = exploring_errors(known(state.fresh))
+        state = state.note(errors=errors, satisfied=satisfied(config.converge, errors))
+    if state.fresh:
+        return replace(state, phase=TRAIN)
+    return _round_done(config, state)
+
+
+@_apply.register
+def _(answer: m.Trained, config, state, known):
+    state, train = assign(state, state.fresh, config.test)
+    state = replace(
+        state.spent("trainer", answer.seconds),
+        models=(*state.models, answer.model),
+        train_ids=tuple(sorted((*state.train_ids, *train))),
+        fresh=(),
+    ).note(train_seconds=answer.seconds, step_seconds=answer.step_seconds)
+    return _round_done(config, state)
+
+
+def _round_done(config: Config, state: RunState) -> RunState:
+    if not state.n_labels and not any(not item.retired for item in state.replicas):
+        return replace(state, failure="there is no label and no replica left to explore with")
+    ended = reason_to_end(config.converge, state)
+    if not ended and all(item.retired for item in state.replicas):
+        return replace(state, failure="every replica was retired by its guards; see explore.guard and the log files")
+    if ended:
+        return replace(state, phase=EVALUATE, ended=ended)
+    return next_round(state)
+
+
+def next_round(state: RunState) -> RunState:
+    """Begin the next exploration round with the newest model."""
+    number = state.round + 1
+    record = RoundRecord(number, model_version=state.model.version)
+    return replace(
+        state, phase=EXPLORE, round=number, explored=(), picked=(), ended="", history=(*state.history, record)
+    )
+
+
+@_apply.register
+def _(answer: m.Evaluated, config, state, known):
+    records = known(answer.test_ids)
+    state = state.spent("trainer", answer.seconds)
+    if records:
+        state = replace(
+            state,
+            pretrained=error_table(records, answer.parent),
+            finetuned=error_table(records, answer.final),
+        )
+    return replace(state, phase=DONE)
+
+
+@_apply.register
+def _(answer: m.Failed, config, state, known):
+    """A failed segment costs its replica a restart, a failed selection its picks; a failed training ends the run."""
+    kind, *rest = answer.order_id.split("/")
+    if kind == "select":
+        return _selection_done(config, state, known)
+    if kind != "explore":
+        return replace(state, failure=f"{answer.order_id}: {answer.reason}")
+    lost = m.Explored(answer.order_id, answer.seconds, rest[1], None, 0, 0, answer.reason)
+    return _apply(lost, config, state, known)

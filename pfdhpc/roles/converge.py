@@ -1,0 +1,47 @@
+"""When a run is over, and whether that is a success."""
+
+from ..config.schema import ConvergeSection
+from .metrics import ErrorTable
+from .state import RunState
+
+CONVERGED = "converged"
+SATURATED = "saturated"
+MAX_ROUNDS = "max_rounds"
+MAX_LABELS = "max_labels"
+
+MEANING = {
+    CONVERGED: "the convergence criteria hold",
+    SATURATED: "the selection found nothing new to label",
+    MAX_ROUNDS: "converge.max_rounds was reached",
+    MAX_LABELS: "converge.max_labels was reached",
+}
+
+
+def has_criteria(section: ConvergeSection) -> bool:
+    return any(value is not None for value in (section.force_rmse, section.energy_rmse, section.virial_rmse))
+
+
+def satisfied(section: ConvergeSection, errors: ErrorTable | None) -> bool:
+    """Whether the exploring model's errors on a round's new labels meet every criterion given."""
+    if errors is None or errors.total.n_frames < section.min_frames or not has_criteria(section):
+        return False
+    pairs = (
+        (errors.total.force, section.force_rmse),
+        (errors.total.energy, section.energy_rmse),
+        (errors.total.virial, section.virial_rmse),
+    )
+    return all(value <= limit for value, limit in pairs if limit is not None)
+
+
+def reason_to_end(section: ConvergeSection, state: RunState) -> str:
+    """Why the run is over after the current round; empty if it goes on."""
+    last = state.history[-section.patience :]
+    if len(last) == section.patience and all(item.satisfied for item in last):
+        return CONVERGED
+    if state.current.saturated:
+        return SATURATED
+    if section.max_labels is not None and state.n_labels >= section.max_labels:
+        return MAX_LABELS
+    if state.round >= section.max_rounds:
+        return MAX_ROUNDS
+    return ""

@@ -1,0 +1,284 @@
+"""The coordinator: receive, file, apply, plan, send, checkpoint. It decides nothing itself."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..config import Config
+from ..data import Record
+from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
+from ..parallel.channel import Channel
+from ..parallel.layout import TRAINER, Layout, Team
+from ..store.checkpoint import load_checkpoint, save_checkpoint
+from ..store.status import write_status
+from ..store.store import Store
+from . import messages as m
+from .apply import apply, lose
+from .begin import begin, resume
+from .folder import RunFolder
+from .persist import from_tree, to_tree
+from .policy import plan
+from .state import DONE, EXPLORE, LABEL, SELECT, RunState
+from .stopping import Stopping
+
+POLL = 0.25
+"""Seconds the coordinator sleeps at most before it looks at the clock and the signals again."""
+GRACE = 10.0
+"""Seconds an interrupted run waits for labels that are being made."""
+
+
+@dataclass
+class Listener:
+    """What is told of the run as it goes; the terminal lines are one (:mod:`pfdhpc.roles.narrate`)."""
+
+    event: Callable[[RunState, RunState, Any], None] = lambda before, after, message: None
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass
+class Coordinator:
+    """One run of one job. ``level`` is the hash of the level of theory labels are made at.
+
+    ``overheads`` holds, by kind of order, the seconds from sending an order to its answer being
+    filed (committed, for a label) less those the team worked on it.
+    """
+
+    config: Config
+    folder: RunFolder
+    layout: Layout
+    channel: Channel
+    stopping: Stopping
+    level: str
+    attrs: dict[str, str]
+    listener: Listener = field(default_factory=Listener)
+
+    def __post_init__(self):
+        self.state = RunState()
+        self._delivered: dict[str, set[str]] = {}
+        self._since: dict[str, float] = {}
+        self.overheads: dict[str, list[float]] = {}
+        self._saved: tuple = ()
+
+    def run(self) -> int:
+        """The whole job; returns the exit code."""
+        if problems := self._open():
+            raise InputError(problems)
+        while not self._over():
+            self._receive(POLL)
+            self._give_up_overdue()
+            self._issue()
+            self._checkpoint_if_due()
+            if reason := self.stopping.reason():
+                return self._interrupt(reason)
+        return self._finish()
+
+    def dismiss(self, patience: float) -> bool:
+        """Send everyone home; False if some team is still inside a task and cannot hear."""
+        for team in self.layout.teams:
+            self.channel.send(team.leader, m.Shutdown("shutdown"))
+        idle = not self.state.running and not self.state.lost
+        return idle and self.channel.flush(patience)
+
+    # start
+
+    def _open(self) -> list[str]:
+        """Wait for all teams, collect what they found wrong, and take up or make the state."""
+        ready = self._gather_ready()
+        problems = sorted({problem for answer in ready for problem in answer.problems})
+        if problems:
+            return problems
+        type_map = next(answer.type_map for answer in ready if answer.team.startswith(TRAINER))
+        start = begin(self.config, type_map)  # raises InputError before anything is written
+        self.folder.keep_input(self.attrs["input"])
+        self.store = Store(self.folder.frames, self.attrs)
+        tree = load_checkpoint(self.folder.checkpoints)
+        if tree is None:
+            self.store.commit(start.given)
+            self.state = start.state
+        else:
+            self.state = resume(self.config, from_tree(tree["state"]), start.state)
+            if self._over():
+                self.listener.say(f"this run is complete: {self.state.ended}; nothing is left to do")
+                return []
+            self.listener.say(f"resumed: round {self.state.round}, {self.state.phase}, {len(self.store)} labels kept")
+        return []
+
+    def _gather_ready(self) -> list[m.Ready]:
+        ready: list[m.Ready] = []
+        expected = [team for team in self.layout.teams if team.role != "idle"]
+        while len(ready) < len(expected):
+            found = self.channel.receive(POLL)
+            if found is None:
+                continue
+            if isinstance(found[1], m.Crashed):
+                self._crash(found[1])
+            ready.append(found[1])
+        return ready
+
+    # the loop
+
+    def _over(self) -> bool:
+        return self.state.phase == DONE or bool(self.state.failure)
+
+    def _receive(self, timeout: float) -> None:
+        """File and apply every answer that is here; their labels are committed together, first."""
+        answers = []
+        found = self.channel.receive(timeout)
+        while found is not None:
+            if isinstance(found[1], m.Crashed):
+                self._crash(found[1])
+            answers.append(found[1])
+            found = self.channel.poll()
+        self._file([answer for answer in answers if isinstance(answer, m.Labelled)])
+        for answer in answers:
+            self._apply(answer)
+
+    def _file(self, answers: Sequence[m.Labelled]) -> None:
+        outcomes = [outcome for answer in answers for outcome in answer.outcomes]
+        accepted = [outcome.record for outcome in outcomes if outcome.accepted]
+        if accepted:
+            self.store.commit(accepted)
+        for outcome in outcomes:
+            if not outcome.accepted:
+                self.store.reject(outcome.record, outcome.reason, "rejected", self.level)
+
+    def _apply(self, answer: m.Answer) -> None:
+        before = self.state
+        self.state = apply(self.config, before, answer, self.store.records)
+        since = self._since.pop(answer.order_id, None)
+        if since is not None:
+            kind = answer.order_id.split("/")[0]
+            self.overheads.setdefault(kind, []).append(time.monotonic() - since - answer.seconds)
+        self.listener.event(before, self.state, answer)
+
+    def _issue(self) -> None:
+        """Send what the policy wants done; labels that exist already are not asked for again."""
+        self._apply_known_labels()
+        for team, order in plan(self.config, self.state, self.layout):
+            self.channel.send(team.leader, self._with_records(team, order))
+            self.state = self.state.issued(order.order_id, team.name)
+            self._since[order.order_id] = time.monotonic()
+
+    def _apply_known_labels(self) -> None:
+        if self.state.phase != LABEL or self.state.running:
+            return
+        known = tuple(filter(None, (self._known(record) for record in self.state.pending)))
+        if known:
+            order_id = "label/known"
+            self.state = self.state.issued(order_id, "store")
+            self._apply(m.Labelled(order_id, 0.0, known))
+
+    def _known(self, record: Record) -> m.LabelOutcome | None:
+        found = self.store.get(record.frame_id, self.level)
+        if found is not None:
+            return m.LabelOutcome(found)
+        reason = self.store.was_rejected(record.frame_id, self.level)
+        return None if reason is None else m.LabelOutcome(record, reason)
+
+    def _with_records(self, team: Team, order: m.Order) -> m.Order:
+        """Attach the records an order names that its team has not been sent yet."""
+        if isinstance(order, m.Select):
+            wanted = order.reference_ids
+            strip = _structure_only
+        elif isinstance(order, m.Train):
+            wanted, strip = (*order.old_ids, *order.new_ids, *order.validation_ids), _as_it_is
+        elif isinstance(order, m.Evaluate):
+            wanted, strip = (*order.train_ids, *order.test_ids), _as_it_is
+        else:
+            return order
+        delivered = self._delivered.setdefault(team.name, set())
+        missing = [key for key in wanted if key not in delivered]
+        delivered.update(missing)
+        records = tuple(strip(self._lookup(key)) for key in missing)
+        name = "reference" if isinstance(order, m.Select) else "records"
+        return replace(order, **{name: records})
+
+    def _lookup(self, key: str) -> Record:
+        """A record by label id, or a refused one by frame id."""
+        if ":" in key:
+            return self.store.records([key])[0]
+        return self.store.refused(key, self.level)
+
+    def _give_up_overdue(self) -> None:
+        now = time.monotonic()
+        for order_id, since in list(self._since.items()):
+            team = self.state.running.get(order_id)
+            if team is None or now - since <= self._patience(order_id):
+                continue
+            self.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
+            role = team.split("-")[0]
+            self.state = lose(self.config, self.state, team, self.store.records)
+            if all(other.name in self.state.lost for other in self.layout.of_role(role)):
+                self.state = replace(self.state, failure=f"no {role} team is left")
+
+    def _patience(self, order_id: str) -> float:
+        if order_id.startswith("label/"):
+            attempts = 1 + len(self.config.label.retries)
+            frames = order_id.count("+") + 1
+            return 60 + 2 * self.config.label.timeout * attempts * frames
+        return self.config.run.overdue
+
+    # checkpoints and the end
+
+    def _checkpoint_if_due(self) -> None:
+        """At the start of each phase; not while candidates are being made or reduced: they are not kept."""
+        key = (self.state.phase, self.state.round)
+        if key != self._saved and self._may_save():
+            self._save()
+            self._saved = key
+
+    def _may_save(self) -> bool:
+        return not (self.state.phase == SELECT or (self.state.phase == EXPLORE and self.state.explored))
+
+    def _save(self) -> None:
+        tree = {"state": to_tree(self.state), **self.attrs}
+        save_checkpoint(self.folder.checkpoints, tree, self.config.run.keep_checkpoints)
+        self._kept = self.state.progress
+        self._status("running", self.state.phase)
+
+    def _status(self, state: str, reason: str) -> None:
+        write_status(
+            self.folder.directory,
+            state,
+            reason,
+            progress=getattr(self, "_kept", 0) + len(self.store),
+            round=self.state.round,
+            phase=self.state.phase,
+            labels=len(self.store),
+        )
+
+    def _interrupt(self, reason: str) -> int:
+        """An agreed stop: labels that are nearly there are taken, everything is saved."""
+        self.listener.say(f"stopping: {reason}")
+        deadline = time.monotonic() + GRACE
+        while any(key.startswith("label/") for key in self.state.running) and time.monotonic() < deadline:
+            self._receive(POLL)
+        if self._may_save():
+            self._save()
+        self._status("incomplete", reason)
+        return EXIT_INCOMPLETE
+
+    def _finish(self) -> int:
+        if self.state.failure:
+            self._status("failed", self.state.failure)
+            self.listener.say(f"failed: {self.state.failure}")
+            return EXIT_BUG
+        self._save()
+        self.folder.conclude(self.state.model.digest)
+        self._status("complete", self.state.ended)
+        return EXIT_COMPLETE
+
+    def _crash(self, crash: m.Crashed) -> None:
+        raise RuntimeError(f"{crash.team} crashed in {crash.order_id}:\n{crash.traceback}")
+
+
+def _structure_only(record: Record) -> Record:
+    """What a descriptor needs: the frame, and the label's identity."""
+    return replace(record, label=None, prediction=None)
+
+
+def _as_it_is(record: Record) -> Record:
+    return record
+
+

@@ -1,0 +1,65 @@
+"""The run directory: what lies where, and how models are published in it."""
+
+import os
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+
+class RunFolder:
+    """Paths inside a run directory."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.frames = directory / "frames"
+        self.checkpoints = directory / "checkpoints"
+        self.models = directory / "models"
+        self.logs = directory / "logs"
+        self.final = directory / "final"
+        self.input = directory / "input.json"
+
+    def keep_input(self, text: str) -> None:
+        """Keep the resolved input; one it replaces stays beside it as ``input-N.json``."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.input.exists():
+            if self.input.read_text() == text:
+                return
+            number = len(list(self.directory.glob("input-*.json"))) + 1
+            self.input.rename(self.directory / f"input-{number}.json")
+        self.input.write_text(text)
+
+    def scratch(self, name: str) -> Path:
+        """A folder for one team's or one round's own files."""
+        path = self.directory / "scratch" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def checkpoint(self, digest: str) -> Path:
+        return self.models / f"{digest}.pt"
+
+    def frozen(self, digest: str) -> Path:
+        return self.models / f"{digest}.pth"
+
+    def publish(self, checkpoint: Path, frozen: Path) -> str:
+        """Copy a trained model here under its digest; complete before it can be seen."""
+        self.models.mkdir(parents=True, exist_ok=True)
+        digest = sha256(checkpoint.read_bytes()).hexdigest()[:32]
+        for source, target in ((checkpoint, self.checkpoint(digest)), (frozen, self.frozen(digest))):
+            _publish(source, target)
+        return digest
+
+    def conclude(self, digest: str) -> tuple[Path, Path]:
+        """The final model, under names a person looks for."""
+        self.final.mkdir(parents=True, exist_ok=True)
+        targets = self.final / "model.pt", self.final / "model.pth"
+        for source, target in zip((self.checkpoint(digest), self.frozen(digest)), targets, strict=True):
+            _publish(source, target)
+        return targets
+
+
+def _publish(source: Path, target: Path) -> None:
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.copyfile(source, unfinished)
+    with open(unfinished, "rb+") as handle:
+        os.fsync(handle.fileno())
+    os.replace(unfinished, target)

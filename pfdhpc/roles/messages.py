@@ -1,0 +1,198 @@
+"""What the coordinator and the team leaders say to each other: one frozen dataclass each.
+
+An order has an id that is the same whenever the same work is asked for, also after a restart;
+its answer carries the id back and is filed once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data import Label, Record
+from ..engines.base import SegmentTask
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A published model: ``digest`` is its name in the run's models folder."""
+
+    version: int
+    digest: str
+
+
+# Orders: coordinator -> leader
+
+
+@dataclass(frozen=True)
+class Order:
+    order_id: str
+
+
+@dataclass(frozen=True)
+class ImportParent(Order):
+    """Take the branch out of the pre-trained checkpoint and publish it as model 0."""
+
+
+@dataclass(frozen=True)
+class Explore(Order):
+    """Run one segment of one replica; the candidates stay with the team."""
+
+    round: int
+    model: ModelRef
+    type_map: tuple[str, ...]
+    task: SegmentTask
+
+
+@dataclass(frozen=True)
+class Select(Order):
+    """Reduce over the participants' candidates of a round; each sends back what was picked of its own."""
+
+    round: int
+    participants: dict[str, int]  # team -> leader rank; the first one is the root of the reduction
+    replicas: tuple[str, ...]  # whose candidates count: each team drops any other it may hold
+    volumes: dict[str, float]  # start volume per atom by system, Å³, for the filters
+    reference_ids: tuple[str, ...]
+    max_sel: int
+    reference: tuple[Record, ...] = ()  # those of the reference this team has not been sent before
+
+
+@dataclass(frozen=True)
+class LabelFrames(Order):
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Train(Order):
+    round: int
+    version: int  # of the model this makes
+    parent: ModelRef
+    first: bool
+    old_ids: tuple[str, ...]
+    new_ids: tuple[str, ...]
+    validation_ids: tuple[str, ...]
+    steps: int
+    seed: int
+    records: tuple[Record, ...] = ()  # those named above this team has not been sent before
+
+
+@dataclass(frozen=True)
+class Evaluate(Order):
+    """Predict held-out frames with the parent (bias aligned to the training frames) and the final model."""
+
+    parent: ModelRef
+    final: ModelRef
+    train_ids: tuple[str, ...]
+    test_ids: tuple[str, ...]
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shutdown(Order):
+    """The job ends; no answer."""
+
+
+# Answers: leader -> coordinator
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A team has started; ``problems`` are lines of bad input it found."""
+
+    team: str
+    problems: tuple[str, ...] = ()
+    type_map: tuple[str, ...] = ()  # from the trainer, of the pre-trained model
+
+
+@dataclass(frozen=True)
+class Answer:
+    order_id: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Imported(Answer):
+    model: ModelRef
+
+
+@dataclass(frozen=True)
+class Explored(Answer):
+    replica: str
+    state: bytes | None
+    steps: int
+    n_candidates: int
+    stopped: str
+
+
+@dataclass(frozen=True)
+class SelectReport:
+    """What the selection saw over all participants."""
+
+    n_candidates: int
+    filtered: dict[str, int]  # reason -> frames dropped before the selection
+    gains: tuple[float, ...]  # entropy gain of each pick, nats
+    saturated: bool
+    absent: tuple[str, ...] = ()  # teams that did not take part in time
+
+
+@dataclass(frozen=True)
+class Selected(Answer):
+    picked: tuple[Record, ...]
+    report: SelectReport | None  # from the root only
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """One frame of a :class:`LabelFrames` order: labelled, or the reason why not."""
+
+    record: Record  # with its label, where there is one
+    reason: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Labelled(Answer):
+    outcomes: tuple[LabelOutcome, ...]
+
+
+@dataclass(frozen=True)
+class Trained(Answer):
+    model: ModelRef
+    best_step: int
+    step_seconds: float
+    curve: tuple[dict[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluated(Answer):
+    """Predictions of the test frames, in the order of their ids."""
+
+    test_ids: tuple[str, ...]
+    parent: tuple[Label, ...]
+    final: tuple[Label, ...]
+
+
+@dataclass(frozen=True)
+class Failed(Answer):
+    """The task failed for a reason of its own; the team goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """A bug: the job ends with this traceback."""
+
+    team: str
+    order_id: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class PeerMessage:
+    """Leader to leader, inside one reduction."""
+
+    order_id: str
+    kind: str
+    content: Any = field(repr=False, default=None)

@@ -1,0 +1,92 @@
+"""One tidy line per event on the terminal of rank 0."""
+
+import logging
+from typing import Any
+
+from ..config import Config
+from ..log import Clock, console
+from ..parallel.layout import Layout
+from . import messages as m
+from .folder import RunFolder
+from .state import LABEL, RunState
+
+_log = logging.getLogger("pfdhpc.run")
+
+
+class Narrator:
+    """Tells what happens; :class:`Coordinator` calls it after each answer was applied."""
+
+    def __init__(self, config: Config, folder: RunFolder, layout: Layout):
+        self._clock = Clock()
+        self._folder = folder
+        self._done = 0
+        counts = {role: len(layout.of_role(role)) for role in ("trainer", "explorer", "labeler", "idle")}
+        shape = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in counts.items() if count)
+        self.say(f"{config.workflow} on {layout.world_size} rank{'s' * (layout.world_size > 1)}: {shape}")
+        self.say(f"run directory {folder.directory}")
+
+    def say(self, text: str) -> None:
+        console.print(f"[dim]{self._clock.stamp()}[/] {text}")
+        _log.info(text)
+
+    def event(self, before: RunState, after: RunState, message: Any) -> None:
+        tell = getattr(self, f"_{type(message).__name__.lower()}", None)
+        if tell is not None:
+            tell(before, after, message)
+        if after.round != before.round:
+            self.say(f"[bold]round {after.round}[/] begins with model {after.model.version}")
+
+    def _line(self, state: RunState, kind: str, text: str) -> None:
+        self.say(f"round {state.round}  {kind:<8} {text}")
+
+    def _imported(self, before: RunState, after: RunState, message: m.Imported) -> None:
+        self._line(before, "model", f"pre-trained model taken as model 0, {message.seconds:.1f} s")
+
+    def _explored(self, before: RunState, after: RunState, message: m.Explored) -> None:
+        active = [replica for replica in after.replicas if not replica.retired]
+        text = f"{len(after.explored)}/{len(active)} {message.replica}: {message.steps} steps,"
+        text += f" {message.n_candidates} candidates, {message.seconds:.1f} s"
+        if message.stopped:
+            text += f" [yellow](stopped: {message.stopped}; restarts)[/]"
+        self._line(before, "explore", text)
+
+    def _selected(self, before: RunState, after: RunState, message: m.Selected) -> None:
+        report = message.report
+        if report is None:
+            return
+        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(report.filtered.items()))
+        text = f"{len(report.gains)} of {report.n_candidates} candidates"
+        if report.gains:
+            text += f", entropy gain {report.gains[0]:.1f} to {report.gains[-1]:.1f} nat"
+        text += f"; filtered out: {dropped}" if dropped else ""
+        text += "; [green]nothing more is new[/]" if report.saturated else ""
+        text += f"; [yellow]late: {', '.join(report.absent)}[/]" if report.absent else ""
+        self._line(before, "select", text)
+
+    def _labelled(self, before: RunState, after: RunState, message: m.Labelled) -> None:
+        now = after.history[before.round]
+        total = now.labelled + now.rejected + (len(after.pending) if after.phase == LABEL else 0)
+        for outcome in message.outcomes:
+            if outcome.accepted:
+                seconds = outcome.record.labelling.seconds
+                again = "" if message.seconds else " (from the store)"
+                text = f"{outcome.record.origin.system}, {len(outcome.record.frame)} atoms, {seconds:.1f} s{again}"
+            else:
+                text = f"[yellow]{outcome.record.origin.system} rejected: {outcome.reason}[/]"
+            self._line(before, "label", f"{now.labelled + now.rejected}/{total} {text}")
+        if now.errors is not None and before.history[-1].errors is None:
+            self._test(before, now)
+
+    def _test(self, before: RunState, now) -> None:
+        errors = now.errors.total
+        text = f"model {now.model_version} on {errors.n_frames} new labels: force {errors.force:.3f} eV/Å,"
+        text += f" energy {1000 * errors.energy:.1f} meV/atom, virial {1000 * errors.virial:.1f} meV/atom"
+        self._line(before, "test", text + ("  [green]criteria hold[/]" if now.satisfied else ""))
+
+    def _trained(self, before: RunState, after: RunState, message: m.Trained) -> None:
+        text = f"model {message.model.version} from {len(after.train_ids)} frames, best step {message.best_step},"
+        text += f" {message.seconds:.1f} s ({message.seconds - message.step_seconds:.1f} s of it overhead)"
+        self._line(before, "train", text)
+
+    def _failed(self, before: RunState, after: RunState, message: m.Failed) -> None:
+        self._line(before, "failed", f"[yellow]{message.order_id}: {message.reason}[/]")

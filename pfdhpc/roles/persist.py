@@ -1,0 +1,39 @@
+"""A run state as a tree of plain values for the checkpoint, and back."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from ..data import Frame, Label, Labelling, Origin, Record
+from .messages import ModelRef
+from .metrics import Errors, ErrorTable
+from .state import Replica, RoundRecord, RunState
+
+KNOWN = {
+    cls.__name__: cls
+    for cls in (Frame, Label, Labelling, Origin, Record, ModelRef, Errors, ErrorTable, Replica, RoundRecord, RunState)
+}
+JOB_ONLY = ("running", "lost")
+"""Fields of the state that belong to one job and are not kept."""
+
+
+def to_tree(value: Any) -> Any:
+    """Dataclasses become dicts that name their class; tuples become lists."""
+    if is_dataclass(value):
+        names = [item.name for item in fields(value) if item.name not in JOB_ONLY]
+        return {"class": type(value).__name__, **{name: to_tree(getattr(value, name)) for name in names}}
+    if isinstance(value, tuple | list):
+        return [to_tree(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_tree(item) for key, item in value.items()}
+    return value
+
+
+def from_tree(tree: Any) -> Any:
+    """The inverse of :func:`to_tree`; lists come back as tuples."""
+    if isinstance(tree, list | tuple):
+        return tuple(from_tree(item) for item in tree)
+    if not isinstance(tree, Mapping):
+        return tree
+    values = {key: from_tree(item) for key, item in tree.items() if key != "class"}
+    return KNOWN[tree["class"]](**values) if "class" in tree else values

@@ -1,0 +1,103 @@
+"""The state of a run: immutable, the same after the same messages whatever their order, checkpointed whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..data import Frame, Record
+from .messages import ModelRef
+from .metrics import ErrorTable
+
+IMPORT, LABEL, TRAIN, EXPLORE, SELECT, EVALUATE, DONE = (
+    "import", "label", "train", "explore", "select", "evaluate", "done",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One trajectory: it begins at ``start`` and goes on from ``state`` in the next round."""
+
+    replica: str
+    system: str
+    start: Frame
+    temperature: tuple[float, float]
+    pressure: float
+    state: bytes | None = None
+    segment: int = 0
+    restarts: int = 0
+    retired: bool = False
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What one round did; round 0 is the initial labels."""
+
+    round: int
+    model_version: int = -1
+    steps: int = 0
+    candidates: int = 0
+    filtered: int = 0
+    guards: int = 0
+    selected: int = 0
+    labelled: int = 0
+    rejected: int = 0
+    best_gain: float = float("nan")
+    saturated: bool = False
+    errors: ErrorTable | None = None  # of the exploring model on the new labels
+    satisfied: bool = False  # the convergence criteria
+    train_seconds: float = float("nan")
+    step_seconds: float = float("nan")  # of these, the optimisation steps
+
+
+@dataclass(frozen=True)
+class RunState:
+    phase: str = IMPORT
+    round: int = 0
+    type_map: tuple[str, ...] = ()
+    models: tuple[ModelRef, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+    explored: tuple[str, ...] = ()  # replicas done in this round
+    picked: tuple[Record, ...] = ()  # picks that have come in while the selection is on
+    pending: tuple[Record, ...] = ()  # frames waiting for a label
+    fresh: tuple[str, ...] = ()  # label ids of this round, not trained on yet
+    train_ids: tuple[str, ...] = ()
+    validation_ids: tuple[str, ...] = ()
+    test_ids: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()  # frame ids that could not be labelled
+    history: tuple[RoundRecord, ...] = ()
+    pretrained: ErrorTable | None = None  # on the held-out frames
+    finetuned: ErrorTable | None = None
+    ended: str = ""  # why the run is over
+    failure: str = ""  # why it cannot go on
+    progress: int = 0  # grows with every finished task
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
+    # below: this job only, not in the checkpoint
+    running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
+    lost: frozenset[str] = frozenset()  # teams given up
+
+    @property
+    def model(self) -> ModelRef:
+        return self.models[-1]
+
+    @property
+    def current(self) -> RoundRecord:
+        return self.history[-1]
+
+    @property
+    def n_labels(self) -> int:
+        """Labels made so far, those of the current round included."""
+        return len(self.train_ids) + len(self.validation_ids) + len(self.test_ids) + len(self.fresh)
+
+    def note(self, **changes: Any) -> "RunState":
+        """Change the record of the current round."""
+        return replace(self, history=(*self.history[:-1], replace(self.current, **changes)))
+
+    def spent(self, role: str, seconds: float) -> "RunState":
+        total = {**self.seconds, role: self.seconds.get(role, 0.0) + seconds}
+        return replace(self, seconds=total, progress=self.progress + 1)
+
+    def settled(self, order_id: str) -> "RunState":
+        return replace(self, running={key: team for key, team in self.running.items() if key != order_id})
+
+    def issued(self, order_id: str, team: str) -> "RunState":
+        return replace(self, running={**self.running, order_id: team})

@@ -1,0 +1,130 @@
+"""What a finished run leaves for its user: the table, results.json and the parity plot."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..config import Config
+from ..store.store import Store
+from .converge import CONVERGED, MAX_LABELS, MAX_ROUNDS, MEANING, SATURATED, has_criteria
+from .folder import RunFolder
+from .metrics import Errors
+from .state import RunState
+
+
+def conclude(
+    config: Config,
+    folder: RunFolder,
+    state: RunState,
+    store: Store,
+    overheads: dict[str, list[float]],
+    console: Console,
+) -> None:
+    """Write ``final/results.json`` and print the summary. ``overheads``: see the coordinator."""
+    folder.final.mkdir(parents=True, exist_ok=True)
+    results = collect(config, state, store)
+    results["overhead_seconds"] = {kind: median(values) for kind, values in overheads.items()}
+    (folder.final / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    show(config, folder, state, console)
+
+
+def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
+    """The figures of a run as plain values; units eV, Å, seconds."""
+    return {
+        "ended": state.ended,
+        "verdict": verdict(config, state),
+        "rounds": [asdict(item) for item in state.history],
+        "labels": len(store),
+        "rejected": len(store.rejected()),
+        "train": len(state.train_ids),
+        "validation": len(state.validation_ids),
+        "held_out": len(state.test_ids),
+        "pretrained": state.pretrained and asdict(state.pretrained),
+        "finetuned": state.finetuned and asdict(state.finetuned),
+        "seconds": dict(state.seconds),
+        "model": state.model.digest,
+    }
+
+
+def verdict(config: Config, state: RunState) -> str:
+    """In a sentence: why the run is over, and whether that is a success."""
+    reason = MEANING[state.ended]
+    if state.ended in (CONVERGED, SATURATED):
+        return f"{state.ended}: {reason}"
+    if not has_criteria(config.converge):
+        return f"done: {reason}, and no criterion of [converge] was given"
+    key = {MAX_ROUNDS: "converge.max_rounds", MAX_LABELS: "converge.max_labels"}[state.ended]
+    return f"NOT converged: {reason}; raise {key} and run again to go on"
+
+
+def show(config: Config, folder: RunFolder, state: RunState, console: Console) -> None:
+    """Print the summary of a finished run."""
+    console.print()
+    console.print(_rounds(state))
+    if state.finetuned is not None:
+        console.print(_errors(state))
+    else:
+        console.print("No frame was held out (test.holdout), so there is no error on unseen frames to show.")
+    spent = ", ".join(f"{role} {seconds:.0f} s" for role, seconds in sorted(state.seconds.items()))
+    console.print(f"busy time by role: {spent}")
+    console.print(f"[bold]{verdict(config, state)}[/]")
+    for what, where in _outputs(folder):
+        console.print(f"  {what:<12} {where}")
+    console.print(
+        f"[dim]next: pair_style deepmd {folder.final / 'model.pth'}; to go on with this run, raise"
+        " converge.max_rounds or tighten [converge] and run again; for another run choose another run.directory[/]"
+    )
+
+
+def _outputs(folder: RunFolder) -> list[tuple[str, Path | str]]:
+    return [
+        ("model", folder.final / "model.pth"),
+        ("checkpoint", folder.final / "model.pt"),
+        ("results", folder.final / "results.json"),
+        ("frames", f"{folder.frames}  (pfdhpc export {folder.directory} FRAMES.extxyz)"),
+    ]
+
+
+def _rounds(state: RunState) -> Table:
+    table = Table(title="Rounds", title_justify="left")
+    for name in ("round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected"):
+        table.add_column(name, justify="right")
+    table.add_column("force RMSE of the exploring model\non its new labels, eV/Å", justify="right")
+    for item in state.history:
+        cells = (item.steps, item.candidates, item.filtered, item.selected, item.labelled, item.rejected)
+        model = "-" if item.model_version < 0 else str(item.model_version)
+        error = "-" if item.errors is None else f"{item.errors.total.force:.3f}"
+        table.add_row(str(item.round), model, *map(str, cells), error)
+    return table
+
+
+def _errors(state: RunState) -> Table:
+    before, after = state.pretrained, state.finetuned
+    n_frames = after.total.n_frames
+    table = Table(title=f"RMSE on {n_frames} held-out frames, which no training saw", title_justify="left")
+    for name, justify in (("", "left"), ("pre-trained", "right"), ("fine-tuned", "right"), ("ratio", "right")):
+        table.add_column(name, justify=justify)
+    for label, name, scale in (
+        ("force, eV/Å", "force", 1),
+        ("energy, meV/atom", "energy", 1000),
+        ("virial, meV/atom", "virial", 1000),
+    ):
+        table.add_row(label, *_pair(before.total, after.total, name, scale))
+    for system in after.systems if len(after.systems) > 1 else ():
+        cells = _pair(before.systems[system], after.systems[system], "force", 1)
+        table.add_row(f"force of {system}, eV/Å", *cells)
+    for element in after.elements if len(after.elements) > 1 else ():
+        old, new = before.elements[element], after.elements[element]
+        table.add_row(f"force on {element}, eV/Å", f"{old:.3f}", f"{new:.3f}", f"{old / new:.1f}")
+    return table
+
+
+def _pair(before: Errors, after: Errors, name: str, scale: float) -> tuple[str, str, str]:
+    old, new = scale * getattr(before, name), scale * getattr(after, name)
+    digits = 3 if scale == 1 else 1
+    return f"{old:.{digits}f}", f"{new:.{digits}f}", f"{old / new:.1f}" if new else "-"

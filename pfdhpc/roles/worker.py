@@ -1,0 +1,91 @@
+"""What every rank but the coordinator does: take an order, do it, answer."""
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..errors import InputError, TaskError
+from ..parallel.channel import Channel
+from ..parallel.layout import COORDINATOR, Team
+from . import messages as m
+
+
+class Program(Protocol):
+    """What a role can do."""
+
+    def ready(self, team: str) -> m.Ready:
+        """Problems of the input that this role can see; heavy imports happen here."""
+
+    def handle(self, order: m.Order) -> m.Answer:
+        """Carry out an order. A TaskError is a failure of the task; anything else is a bug."""
+
+
+def lead(team: Team, program: Program, channel: Channel, members: Channel) -> None:
+    """The leader's loop: orders come from the coordinator and are shared with the team."""
+    channel.send(COORDINATOR, start(team, program))
+    while True:
+        _, order = channel.receive()
+        for member in range(1, len(team.ranks)):
+            members.send(member, order)
+        if isinstance(order, m.Shutdown):
+            members.flush(5.0)
+            channel.flush(5.0)
+            return
+        channel.send(COORDINATOR, work(team, program, order))
+
+
+def follow(program: Program, members: Channel) -> None:
+    """The other ranks of a team do what the leader does; their answers are the leader's."""
+    while True:
+        _, order = members.receive()
+        if isinstance(order, m.Shutdown):
+            return
+        try:
+            program.handle(order)
+        except TaskError:
+            continue
+
+
+def start(team: Team, program: Program) -> m.Ready | m.Crashed:
+    try:
+        return program.ready(team.name)
+    except Exception:
+        return m.Crashed(team.name, "start", traceback.format_exc())
+
+
+def work(team: Team, program: Program, order: m.Order) -> m.Answer | m.Crashed:
+    """Do one order; whatever happens becomes a message."""
+    started = time.monotonic()
+    try:
+        return program.handle(order)
+    except (TaskError, InputError) as error:
+        return m.Failed(order.order_id, time.monotonic() - started, str(error))
+    except Exception:
+        return m.Crashed(team.name, order.order_id, traceback.format_exc())
+
+
+def answerer(team: Team, program: Program) -> Callable[[m.Order], m.Answer | m.Crashed | None]:
+    """What answers a team's orders when all roles take turns in one process."""
+    return lambda order: None if isinstance(order, m.Shutdown) else work(team, program, order)
+
+
+def rest(channel: Channel) -> None:
+    """A rank without a role sleeps until the job ends."""
+    while not isinstance(channel.receive()[1], m.Shutdown):
+        pass
+
+
+def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel) -> Program:
+    """The program of a team's role."""
+    if team.role == "trainer":
+        from .trainer import TrainerProgram
+
+        return TrainerProgram(config, folder, comm)
+    if team.role == "explorer":
+        from .explorer import ExplorerProgram
+
+        return ExplorerProgram(config, folder, team.name, peers)
+    from .labeler import LabelerProgram
+
+    return LabelerProgram(config, comm)

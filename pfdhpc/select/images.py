@@ -1,0 +1,31 @@
+"""Periodic images of a frame's atoms near its cell; any mix of periodic and open directions."""
+
+import numpy as np
+from ase.geometry import complete_cell
+
+from ..data import Frame
+
+
+def with_images(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (m, 3) Å of the atoms and of all their images within ``cutoff`` Å of an atom of the cell.
+
+    Returns them with the index (m,) of the atom each is an image of; the first n are the atoms
+    themselves, moved into the cell along the periodic directions. Raises ValueError when the
+    periodic directions span no volume.
+    """
+    n, pbc = len(frame), frame.pbc
+    cell = complete_cell(frame.cell)
+    if not abs(np.linalg.det(cell)) > 1e-12:
+        raise ValueError(f"frame {frame.frame_id}: its lattice vectors span no volume")
+    inverse = np.linalg.inv(cell)
+    fractions = frame.positions @ inverse
+    fractions[:, pbc] %= 1.0
+    margin = cutoff * np.linalg.norm(inverse, axis=0)  # the cutoff in units of the distances between faces
+    ranges = [np.arange(-reach, reach + 1) for reach in np.where(pbc, np.ceil(margin), 0).astype(int)]
+    shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+    shifts = shifts[np.any(shifts != 0, axis=1)]
+    images = (fractions + shifts[:, None, :]).reshape(-1, 3)
+    low, high = fractions.min(axis=0) - margin, fractions.max(axis=0) + margin
+    near = np.all(((images >= low) & (images <= high)) | ~pbc, axis=1)
+    index = np.tile(np.arange(n), len(shifts))[near]
+    return np.concatenate([fractions, images[near]]) @ cell, np.concatenate([np.arange(n), index])

@@ -1,0 +1,108 @@
+"""What a round and a label cost beyond the work itself, beside starting a program for it.
+
+    python tests/bench/bench_round.py
+
+Runs a real job on 4 ranks (copper, EMT labels, three rounds), then times one start of ``dp train`` (one
+step) and of ``lmp`` (no step) with the same model and data, as a workflow of subprocesses would pay for
+every task. Prints a table; seconds, medians.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from e2e.jobs import finish, write_copper  # noqa: E402
+
+LAMMPS = """
+units metal
+atom_modify map yes
+region box block 0 3.6 0 3.6 0 3.6
+create_box 1 box
+lattice fcc 3.6
+create_atoms 1 box
+mass 1 63.5
+pair_style deepmd {model}
+pair_coeff * * Cu
+run 0
+"""
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return time.perf_counter() - started
+
+
+def start_dp_train(folder: Path) -> float:
+    data = folder / "data"
+    subprocess.run([sys.executable, "-m", "pfdhpc", "export", str(folder / "run"), str(data)], check=True)
+    training = {
+        "training_data": {"systems": [str(path.parent) for path in data.rglob("type.raw")], "batch_size": 1},
+        "numb_steps": 1,
+    }
+    content = {
+        "model": {"type_map": ["Cu"], "descriptor": {}, "fitting_net": {}},
+        "learning_rate": {"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-5},
+        "loss": {},
+        "training": training,
+    }
+    (folder / "train.json").write_text(json.dumps(content))
+    model = folder / "run" / "final" / "model.pt"
+    command = ["dp", "--pt", "train", "train.json", "--finetune", str(model), "--use-pretrain-script"]
+    return seconds([*command, "--skip-neighbor-stat"], folder)
+
+
+def start_lmp(folder: Path) -> float:
+    (folder / "in.lammps").write_text(LAMMPS.format(model=folder / "run" / "final" / "model.pth"))
+    return seconds(["lmp", "-in", "in.lammps", "-screen", "none", "-log", "none"], folder)
+
+
+def swap_model(folder: Path) -> float:
+    """Seconds until LAMMPS runs with another model, in a process that has run one."""
+    import ase.io
+
+    from pfdhpc.config import load
+    from pfdhpc.data import Frame
+    from pfdhpc.engines.base import SegmentTask
+    from pfdhpc.engines.registry import make_explorer
+
+    explorer = make_explorer(load(folder / "input.toml").explore, ("Cu",), folder)
+    frame = Frame.from_atoms(ase.io.read(folder / "cu.vasp"))
+    times = []
+    for model in sorted((folder / "run" / "models").glob("*.pth")):
+        started = time.perf_counter()
+        explorer.load_models([model])
+        loaded = time.perf_counter() - started
+        explorer.run(SegmentTask("a", "Cu", frame, None, 0, (300.0, 300.0), 0.0, 1))
+        times.append(loaded)
+    return median(times[1:])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        finish(write_copper(folder, rounds=3))
+        found = json.loads((folder / "run" / "final" / "results.json").read_text())
+        training = [item["train_seconds"] - item["step_seconds"] for item in found["rounds"]]
+        overhead = found["overhead_seconds"]
+        rows = [
+            ("training round, all but its steps: first", training[0]),
+            ("training round, all but its steps: later", median(training[1:])),
+            ("dp train, one step, as a subprocess", start_dp_train(folder)),
+            ("label: sent, answered, committed, less the calculation", overhead["label"]),
+            ("segment: sent and answered, less the MD", overhead["explore"]),
+            ("model swap in LAMMPS", swap_model(folder)),
+            ("lmp, no step, as a subprocess", start_lmp(folder)),
+        ]
+    for what, value in rows:
+        print(f"{what:<56} {value:8.3f} s")
+
+
+if __name__ == "__main__":
+    main()

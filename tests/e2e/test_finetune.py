@@ -1,0 +1,143 @@
+"""The fine-tuning job for real: 4 ranks, LAMMPS, deepmd training, labels; stopped, killed and resumed."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from e2e.jobs import PRETRAINED, Job, finish, write_copper
+
+from pfdhpc.store.store import read_records, verify
+
+
+def fingerprint(folder):
+    """Frames, who picked them, labels and models: what must not depend on interruptions."""
+    frames = [
+        (r.label_id, r.origin, r.label.energy, r.prediction and r.prediction.energy)
+        for r in read_records(folder / "run" / "frames")
+    ]
+    return frames, results(folder)["model"]
+
+
+def results(folder):
+    return json.loads((folder / "run" / "final" / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return folder, finish(write_copper(folder))
+
+
+def test_the_summary_shows_rounds_errors_and_where_things_are(done):
+    folder, output = done
+    for expected in ("Rounds", "held-out frames", "pre-trained", "fine-tuned", "busy time", "NOT converged"):
+        assert expected in output
+    assert str(folder / "run" / "final" / "model.pth") in output.replace("\n", "")
+
+
+def test_the_results_are_complete_and_the_model_learned(done):
+    found = results(done[0])
+    assert found["ended"] == "max_rounds" and found["labels"] == 5 + 3 + 3
+    assert found["train"] + found["validation"] + found["held_out"] == found["labels"]
+    assert found["finetuned"]["total"]["force"] < found["pretrained"]["total"]["force"]
+    assert set(found["seconds"]) == {"trainer", "explorer", "labeler"}
+
+
+def test_the_store_is_sound_and_exports_to_what_deepmd_trains_on(done, tmp_path):
+    run = done[0] / "run"
+    assert verify(run / "frames") == []
+    for name, form in (("npy", "deepmd/npy"), ("data.hdf5", "deepmd/hdf5"), ("frames.extxyz", "extxyz")):
+        command = [sys.executable, "-m", "pfdhpc", "export", str(run), str(tmp_path / name), "--format", form]
+        assert subprocess.run(command).returncode == 0
+    import ase.io
+
+    frames = ase.io.read(tmp_path / "frames.extxyz", ":")
+    assert len(frames) == 11 and frames[0].get_forces().shape == (4, 3)
+
+
+def test_run_again_it_says_complete_and_what_to_do(done):
+    folder, _ = done
+    before = fingerprint(folder)
+    output = finish(folder / "input.toml")
+    assert "complete" in output and "converge.max_rounds" in output
+    assert fingerprint(folder) == before
+
+
+def test_the_final_model_runs_and_predicts_what_the_run_says(done):
+    from deepmd.calculator import DP
+
+    record = next(r for r in read_records(done[0] / "run" / "frames") if r.origin.round == 2)
+    atoms = record.frame.to_atoms()
+    atoms.calc = DP(str(done[0] / "run" / "final" / "model.pth"))
+    assert abs(atoms.get_potential_energy() - record.label.energy) < 0.5 * len(atoms)
+
+
+@pytest.mark.parametrize("moment", [r"label\s+3/5", r"round 1.* explore", r"train +model 2"])
+def test_a_signal_saves_the_run_and_it_goes_on_to_the_same_end(done, tmp_path, moment):
+    path = write_copper(tmp_path)
+    job = Job(path)
+    job.wait_for(moment)
+    job.interrupt(signal.SIGTERM)
+    assert job.wait(60) == 3, job.text()
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "incomplete"
+    finish(path)
+    assert fingerprint(tmp_path) == fingerprint(done[0])
+
+
+def test_killed_without_warning_it_goes_on_to_the_same_end(done, tmp_path):
+    path = write_copper(tmp_path)
+    job = Job(path)
+    job.wait_for(r"round 1 +label +1/3")
+    job.kill()
+    held = {record.label_id for record in read_records(tmp_path / "run" / "frames")}
+    assert len(held) >= 6  # the five initial ones, and the one the line told of
+    finish(path)
+    assert fingerprint(tmp_path) == fingerprint(done[0])
+    assert held <= {record.label_id for record in read_records(tmp_path / "run" / "frames")}
+
+
+def test_one_rank_plays_all_roles_and_gives_the_same_run(done, tmp_path):
+    finish(write_copper(tmp_path), n_ranks=1)
+    assert fingerprint(tmp_path) == fingerprint(done[0])
+
+
+def test_two_jobs_cannot_share_a_directory(tmp_path):
+    path = write_copper(tmp_path)
+    first = Job(path)
+    first.wait_for("begins|label")
+    second = Job(path)
+    assert second.wait(60) == 2
+    assert "another" in second.text() or "in use" in second.text(), second.text()
+    first.kill()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (('branch = "MPtrj_PBE"', ""), "model.branch"),
+        (('branch = "MPtrj_PBE"', 'branch = "nowhere"'), "MPtrj_PBE"),
+        (("ase.calculators.emt.EMT", "ase.calculators.emt.ENT"), "label.options.calculator"),
+        ((str(PRETRAINED), "cu.vasp"), "model.checkpoint"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_starts_nothing(tmp_path, change, said):
+    path = write_copper(tmp_path)
+    path.write_text(path.read_text().replace(*change))
+    job = Job(path)
+    assert job.wait(120) == 2, job.text()
+    lines = [line for line in job.text().splitlines() if "input error" in line]
+    assert len(lines) == 1 and said in lines[0], job.text()
+    assert "Traceback" not in job.text()
+    assert not (tmp_path / "run" / "frames").exists()
+
+
+def test_immutable_keys_are_refused_and_mutable_ones_recorded(done):
+    folder, _ = done
+    path = folder / "input.toml"
+    text = path.read_text()
+    path.write_text(text.replace("seed = 3", "seed = 4"))
+    job = Job(path)
+    assert job.wait(60) == 2 and "seed" in job.text()
+    path.write_text(text)

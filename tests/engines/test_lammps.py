@@ -1,0 +1,222 @@
+"""LAMMPS with DeePMD-kit's pair style: geometry, models that are swapped or bad, and silence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, make_supercell, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import frozen, tiny_checkpoint
+
+from pfdhpc.config.explore import ExploreSection
+from pfdhpc.data import Frame
+from pfdhpc.engines.base import SegmentTask
+from pfdhpc.engines.explore.lammps import LammpsExplorer, triangular
+from pfdhpc.errors import TaskError
+
+ENSEMBLES = ("nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri")
+TYPE_MAP = ("O", "Si", "C")  # no oxygen in any structure
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """Two branches of one kind and a message-passing one."""
+    folder = tmp_path_factory.mktemp("models")
+    checkpoint = tiny_checkpoint(folder, TYPE_MAP, branches=("a", "b"))
+    passing = tiny_checkpoint(folder / "dpa3", TYPE_MAP, descriptor="dpa3")
+    return (
+        frozen(checkpoint, folder / "a", "a"),
+        frozen(checkpoint, folder / "b", "b"),
+        frozen(passing, folder / "c"),
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(models):
+    """Energy, forces and virial of a frame by the Python interface of each model."""
+    from deepmd.infer import DeepPot
+
+    potentials = {model: DeepPot(str(model)) for model in models}
+
+    def predict(model, frame):
+        types = [TYPE_MAP.index({6: "C", 14: "Si"}[int(number)]) for number in frame.numbers]
+        energy, forces, virial = potentials[model].eval(frame.positions[None], frame.cell[None], types)[:3]
+        return energy[0, 0], forces[0], virial[0].reshape(3, 3)
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def explorer(models, tmp_path_factory):
+    """One instance for all the tests, as in a job: each leaves it to the next as it happens to be."""
+    made = LammpsExplorer(section(), TYPE_MAP, tmp_path_factory.mktemp("scratch"))
+    made.load_models(models[:1])
+    yield made
+    made.close()
+
+
+def section(**changes) -> ExploreSection:
+    return ExploreSection(**{"steps": 4, "interval": 2, "ensemble": "nve", **changes})
+
+
+def task(start: Frame, **changes) -> SegmentTask:
+    return replace(SegmentTask("r", "s", start, None, 0, (300.0, 300.0), 0.0, 3), **changes)
+
+
+def rattled(atoms, seed=1) -> Frame:
+    atoms.rattle(0.05, seed=seed)
+    return Frame.from_atoms(atoms)
+
+
+def carbide() -> Frame:
+    return rattled(bulk("SiC", "zincblende", a=4.36, cubic=True))
+
+
+def cells() -> dict[str, Frame]:
+    primitive = bulk("SiC", "zincblende", a=4.36)
+    left_handed = primitive.copy()
+    left_handed.set_cell(left_handed.cell[[1, 0, 2]])
+    turned = primitive.copy()
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    tilted = make_supercell(bulk("SiC", "zincblende", a=4.36), [[1, 0, 0], [3, 1, 0], [-2, 2, 1]])
+    outside = primitive.copy()
+    outside.positions += (-17.0, 30.0, 4.0)
+    shapes = {
+        "primitive": primitive,
+        "left-handed": left_handed,
+        "turned": turned,
+        "strongly tilted": tilted,
+        "outside": outside,
+    }
+    return {name: rattled(atoms) for name, atoms in shapes.items()}
+
+
+@pytest.mark.parametrize("name", cells())
+@pytest.mark.parametrize("ensemble", ["nve", "npt-tri"])
+def test_prediction_cell_and_forces_are_in_one_frame(name, ensemble, explorer, models, reference):
+    start = cells()[name]
+    explorer.section = section(ensemble=ensemble, pressure_damping=50.0)
+    for model in models[::2]:
+        explorer.load_models([model])
+        result = explorer.run(task(start, pressure=1000.0))
+        assert not result.stopped
+        for record in result.records:
+            energy, forces, virial = reference(model, record.frame)
+            assert record.prediction.energy == pytest.approx(energy, abs=1e-9)
+            np.testing.assert_allclose(record.prediction.forces, forces, atol=1e-9)
+            np.testing.assert_allclose(record.prediction.virial, virial, atol=1e-9)
+            if ensemble == "nve":
+                np.testing.assert_allclose(record.frame.cell, start.cell, atol=1e-12)
+            else:
+                assert 0 < np.abs(record.frame.cell - start.cell).max() < 0.5
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+@pytest.mark.parametrize("lattice", ["fcc", "sc"])
+def test_one_atom_cells_smaller_than_the_cutoff_run(ensemble, lattice, explorer, models, reference):
+    explorer.section = section(ensemble=ensemble, steps=20, interval=10)
+    explorer.load_models(models[:1])
+    start = Frame.from_atoms(bulk("Si", lattice, a=4.0 if lattice == "fcc" else 2.6))
+    result = explorer.run(task(start))
+    assert not result.stopped and len(result.records) == 2
+    again = explorer.run(task(start, state=result.state, segment=1))
+    assert not again.stopped
+    energy, _, virial = reference(models[0], again.records[-1].frame)
+    assert again.records[-1].prediction.energy == pytest.approx(energy, abs=1e-9)
+    np.testing.assert_allclose(again.records[-1].prediction.virial, virial, atol=1e-9)
+
+
+def test_a_new_model_drives_the_next_segment(explorer, models, reference):
+    explorer.section = section()
+    energies = []
+    for model in (models[0], models[1], models[2], models[0]):
+        explorer.load_models([model])
+        record = explorer.run(task(carbide())).records[0]
+        assert record.prediction.energy == pytest.approx(reference(model, record.frame)[0], abs=1e-9)
+        energies.append(record.prediction.energy)
+    assert len(set(energies)) == 3 and energies[0] == energies[3]
+
+
+def test_the_committee_deviates_by_the_spread_of_its_forces(explorer, models, reference):
+    explorer.section = section(steps=6, interval=3)
+    explorer.load_models(models[:2])
+    records = explorer.run(task(carbide())).records
+    assert [record.origin.step for record in records] == [3, 6]
+    for record in records:
+        one, other = (reference(model, record.frame)[1] for model in models[:2])
+        assert record.origin.deviation == pytest.approx(np.linalg.norm(one - other, axis=1).max() / 2, rel=1e-5)
+        np.testing.assert_allclose(record.prediction.forces, one, atol=1e-9)  # the first one drives
+
+
+def test_thermostat_and_barostat_remember(explorer, models):
+    """Without the fixes' own state, atoms and box alone would start the second segment differently."""
+    explorer.load_models(models[:1])
+    for ensemble in ("nvt", "npt-iso"):
+        explorer.section = section(ensemble=ensemble, steps=40, interval=20, temperature_damping=20.0)
+        first = explorer.run(task(carbide()))
+        kept = explorer.run(task(carbide(), state=first.state, segment=1))
+        explorer.section = section(ensemble="nve", steps=1, interval=1, timestep=1e-9)
+        stripped = explorer.run(task(carbide(), state=first.state, segment=1))  # drops the state of the fixes
+        explorer.section = section(ensemble=ensemble, steps=40, interval=20, temperature_damping=20.0)
+        fresh = explorer.run(task(carbide(), state=stripped.state, segment=1))
+        moved = kept.records[-1].frame.positions - fresh.records[-1].frame.positions
+        assert np.abs(moved).max() > 1e-5
+
+
+def test_bad_models_fail_the_task_and_the_next_model_works(explorer, models, tmp_path):
+    explorer.section = section()
+    with pytest.raises(TaskError, match="no such model file"):
+        explorer.load_models([tmp_path / "none.pth"])
+    garbage = tmp_path / "garbage.pth"
+    garbage.write_text("not a model")
+    explorer.load_models([garbage])
+    with pytest.raises(TaskError, match="replica r cannot begin"):
+        explorer.run(task(carbide()))
+    explorer.load_models(models[:1])
+    good = explorer.run(task(carbide()))
+    explorer.load_models([garbage])
+    result = explorer.run(task(carbide(), state=good.state, segment=1))
+    assert result.stopped.startswith("LAMMPS: ") and result.state is None
+    explorer.load_models(models[:1])
+    assert not explorer.run(task(carbide())).stopped
+
+
+def test_structures_it_cannot_explore_are_refused(explorer):
+    with pytest.raises(TaskError, match="periodic in three directions"):
+        explorer.run(task(Frame.from_atoms(molecule("CO"))))
+    with pytest.raises(TaskError, match=r"\[13\] are not in the model"):
+        explorer.run(task(Frame.from_atoms(bulk("Al"))))
+
+
+def test_an_explosion_between_kept_frames_leaves_only_healthy_ones(explorer, models):
+    explorer.section = section(ensemble="nve", steps=200, interval=50, timestep=60.0)
+    explorer.load_models(models[:1])
+    result = explorer.run(task(carbide(), temperature=(3000.0, 3000.0)))
+    assert result.stopped and result.state is None and result.steps < 200
+    assert [record.origin.step for record in result.records] == list(range(50, result.steps + 1, 50))
+
+
+def test_nothing_is_printed_and_no_file_left_but_the_scratch(explorer, models, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    explorer.section = section(steps=20, interval=10)
+    explorer.load_models(models[:2])
+    result = explorer.run(task(carbide()))
+    assert not result.stopped
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert str(explorer.scratch).encode() not in result.state
+    assert models[0].name.encode() not in result.state
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(-5, 5), min_size=9, max_size=9))
+def test_a_cell_turns_into_a_box_and_back(values):
+    cell = np.array(values).reshape(3, 3) + 8 * np.eye(3)[[1, 2, 0]]
+    if abs(np.linalg.det(cell)) < 1e-3:
+        return
+    box, rotation = triangular(cell)
+    assert np.array_equal(box, np.tril(box)) and (np.diag(box) > 0).all()
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(box @ rotation.T, cell, atol=1e-12)

@@ -1,0 +1,313 @@
+"""Fine-tuning with deepmd in process: what a run relies on, with a tiny model and made-up labels."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from pfdhpc.config.train import ModelSection, TrainSection
+from pfdhpc.data import Frame, Label, Record
+from pfdhpc.engines.base import TrainTask
+from pfdhpc.engines.train.checkpoint import describe, read
+from pfdhpc.engines.train.deepmd import DeepmdTrainer
+from pfdhpc.engines.train.settings import LOSS, check_deepmd_input
+from pfdhpc.errors import InputError, TaskError
+from tests.models import tiny_checkpoint
+
+BIAS = "model.Default.atomic_model.out_bias"
+
+
+def make_records(n, seed, atoms=None, virial=True):
+    """Rattled crystals with random labels: enough to see what a training did with them."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(n):
+        copy = (atoms or bulk("SiC", "zincblende", a=4.36, cubic=True)).copy()
+        copy.rattle(0.05, rng=rng)
+        forces = rng.normal(size=(len(copy), 3))
+        label = Label(-7.0 * len(copy) + rng.normal(0, 0.1), forces, rng.normal(size=(3, 3)) if virial else None)
+        records.append(Record(Frame.from_atoms(copy), label=label))
+    return tuple(sorted(records, key=lambda record: record.frame_id))
+
+
+OLD = make_records(3, 1) + make_records(2, 2, bulk("Si", cubic=True))
+NEW = make_records(3, 3) + make_records(1, 4, virial=False)
+VALIDATION = make_records(3, 5)
+
+
+def make_trainer(checkpoint, branch=None, **train):
+    model = ModelSection.model_validate({"checkpoint": checkpoint, "branch": branch})
+    return DeepmdTrainer(model, TrainSection.model_validate({"batch_size": 2, **train}), 0, None)
+
+
+def later_round(parent, directory, **changes):
+    values = dict(round=1, parent=parent, first=False, old=OLD, new=NEW, validation=VALIDATION, steps=12, seed=5)
+    return TrainTask(**{**values, "directory": Path(directory), **changes})
+
+
+def weights(checkpoint):
+    return {key: value for key, value in read(checkpoint).items() if key != "_extra_state"}
+
+
+def same_weights(first, second, atol=0.0):
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(np.allclose(a[k], b[k], rtol=0, atol=atol) for k in a)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("pretrained"), branches=("a", "b"))
+
+
+@pytest.fixture(scope="module")
+def trainer(pretrained):
+    return make_trainer(pretrained, "b")
+
+
+@pytest.fixture(scope="module")
+def parent(trainer, tmp_path_factory):
+    return trainer.import_parent(tmp_path_factory.mktemp("parent"))
+
+
+@pytest.fixture(scope="module")
+def first(trainer, parent, tmp_path_factory):
+    """The first round, in an empty working directory: result, files left there, forks seen."""
+    folder, forks, before = tmp_path_factory.mktemp("cwd"), [], Path.cwd()
+    os.register_at_fork(before=lambda: forks.append(1))
+    task = later_round(parent.checkpoint, tmp_path_factory.mktemp("first"), first=True, old=(), new=OLD)
+    os.chdir(folder)
+    try:
+        return trainer.train(task), list(folder.iterdir()), Path.cwd() == folder and not forks
+    finally:
+        os.chdir(before)
+
+
+def test_describe_says_what_a_checkpoint_holds(pretrained, parent):
+    info = describe(pretrained)
+    assert info.type_map == ("Si", "C") and info.branches == ("a", "b") and info.descriptor == "se_e2_a"
+    assert describe(parent.checkpoint).branches == ()
+
+
+def test_describe_refuses_what_is_no_checkpoint(tmp_path):
+    import torch
+
+    (tmp_path / "text.pt").write_text("not a model")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt", "absent.pt"):
+        with pytest.raises(InputError, match=name) as caught:
+            describe(tmp_path / name)
+        assert len(caught.value.problems) == 1 and "\n" not in str(caught.value)
+
+
+def test_branch_must_fit_the_checkpoint(pretrained, parent, tmp_path):
+    for checkpoint, branch, words in (
+        (pretrained, None, 'multi-task.*"a", "b"'),
+        (pretrained, "c", 'no branch "c".*"a", "b"'),
+        (parent.checkpoint, "a", "single-task"),
+    ):
+        with pytest.raises(InputError, match=words):
+            make_trainer(checkpoint, branch).import_parent(tmp_path)
+
+
+def test_imported_parent_is_the_branch(pretrained, parent, trainer):
+    from deepmd.infer import DeepPot
+
+    frames = [record.frame for record in VALIDATION]
+    for frame, label in zip(frames, trainer.predict(parent.checkpoint, frames), strict=True):
+        types = [0 if z == 14 else 1 for z in frame.numbers]
+        place = frame.positions.reshape(1, -1), frame.cell.reshape(1, 9), types
+        for model in (DeepPot(str(pretrained), head="b"), DeepPot(str(parent.frozen))):
+            energy, force, virial = model.eval(*place)[:3]
+            assert label.energy == pytest.approx(energy.item(), abs=1e-8)
+            assert np.allclose(label.forces, force[0], atol=1e-8)
+            assert np.allclose(label.virial.ravel(), virial[0], atol=1e-8)
+
+
+def test_first_round_leaves_its_models_and_nothing_else(first, capfd):
+    result, stray, undisturbed = first
+    assert result.checkpoint.is_file() and result.frozen.suffix == ".pth" and result.frozen.is_file()
+    assert {path.name for path in result.checkpoint.parent.iterdir()} == {
+        *("best.pt", "best.pth", "last.pt", "lcurve.out", "train.log", "data-0")
+    }
+    assert not stray and undisturbed
+    assert 0 < result.step_seconds < result.seconds
+    steps = [row["step"] for row in result.curve]
+    assert steps == sorted(set(steps)) and steps[-1] == 12
+    scores = {row["step"]: row["rmse_f_val"] + 10 * row["rmse_e_val"] + row["rmse_v_val"] for row in result.curve}
+    assert result.best_step == min(scores, key=scores.get)
+
+
+def test_first_round_keeps_the_closest_pair_for_compression(first):
+    closest = min(record.frame.to_atoms().get_all_distances(mic=True)[~np.eye(8, dtype=bool)].min() for record in OLD)
+    assert weights(first[0].checkpoint)["model.Default.min_nbor_dist"].item() == pytest.approx(closest, abs=1e-6)
+
+
+def test_bias_is_aligned_with_the_smallest_shift(trainer, parent, tmp_path):
+    compound = make_records(4, 6)
+    result = trainer.align(parent.checkpoint, compound, tmp_path)
+    shift = (weights(result.checkpoint)[BIAS] - weights(parent.checkpoint)[BIAS]).numpy().ravel()
+    assert shift[0] == pytest.approx(shift[1])  # at 1:1 nothing tells Si from C: they share it
+    predicted = trainer.predict(result.checkpoint, [record.frame for record in compound])
+    errors = [p.energy - r.label.energy for r, p in zip(compound, predicted, strict=True)]
+    assert np.mean(errors) == pytest.approx(0, abs=1e-6)
+    rest = {key: value for key, value in weights(result.checkpoint).items() if key != BIAS}
+    assert all((weights(parent.checkpoint)[key] == value).all() for key, value in rest.items())
+
+
+def test_absent_elements_keep_their_bias(trainer, parent, tmp_path):
+    result = trainer.align(parent.checkpoint, make_records(2, 7, bulk("Si", cubic=True)), tmp_path)
+    shift = (weights(result.checkpoint)[BIAS] - weights(parent.checkpoint)[BIAS]).numpy().ravel()
+    assert abs(shift[0]) > 0.1 and shift[1] == pytest.approx(0, abs=1e-10)
+
+
+def test_no_steps_only_aligns(trainer, parent, first, tmp_path):
+    task = later_round(parent.checkpoint, tmp_path / "first", first=True, steps=0)
+    aligned = trainer.align(parent.checkpoint, OLD + NEW, tmp_path / "align")
+    assert same_weights(trainer.train(task).checkpoint, aligned.checkpoint)
+    later = trainer.train(later_round(first[0].checkpoint, tmp_path / "later", steps=0))
+    assert same_weights(later.checkpoint, first[0].checkpoint)
+
+
+def test_later_round_depends_on_its_task_alone(trainer, first, tmp_path):
+    """Twice here with another training between, once in a new process, frames in another order: the same bytes."""
+    one = trainer.train(later_round(first[0].checkpoint, tmp_path / "1"))
+    trainer.train(later_round(first[0].checkpoint, tmp_path / "x", seed=99, steps=3))
+    two = trainer.train(later_round(first[0].checkpoint, tmp_path / "2", old=OLD[::-1], new=NEW[::-1]))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[3]); from pathlib import Path\n"
+        "from tests.engines.test_trainer import *\n"
+        "print(make_trainer(sys.argv[1]).train(later_round(Path(sys.argv[1]), sys.argv[2])).checkpoint)"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code, first[0].checkpoint, tmp_path / "3", root]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    three = Path(done.stdout.strip())  # a training prints nothing itself
+    assert one.checkpoint.read_bytes() == two.checkpoint.read_bytes() == three.read_bytes()
+    assert one.frozen.read_bytes() == two.frozen.read_bytes()
+    assert (weights(one.checkpoint)[BIAS] == weights(first[0].checkpoint)[BIAS]).all()
+    assert not same_weights(one.checkpoint, first[0].checkpoint)
+    assert one.seconds - one.step_seconds < 3
+
+
+@pytest.mark.parametrize("new_fraction", [0.0, 1.0])
+def test_new_fraction_decides_what_is_drawn(pretrained, first, tmp_path, new_fraction):
+    """At the ends of its range the labels of the frames that are never drawn change nothing."""
+    trainer = make_trainer(pretrained, "b", new_fraction=new_fraction, best=False)
+    task = later_round(first[0].checkpoint, tmp_path / "1", steps=4)
+    unused = "old" if new_fraction else "new"
+    shifted = tuple(replace(r, label=replace(r.label, energy=r.label.energy + 9)) for r in getattr(task, unused))
+    other = replace(task, directory=tmp_path / "2", **{unused: shifted})
+    assert same_weights(trainer.train(task).checkpoint, trainer.train(other).checkpoint)
+
+
+def test_parts_can_be_frozen_and_molecules_trained(pretrained, first, tmp_path):
+    user = {"model": {"descriptor": {"trainable": False}}, "loss": {"type": "ener", "start_pref_f": 10}}
+    trainer = make_trainer(pretrained, "b", deepmd=user)
+    molecules = make_records(2, 8, Atoms("SiC", [[0, 0, 0], [0, 0, 1.8]]), virial=False)
+    result = trainer.train(later_round(first[0].checkpoint, tmp_path, new=molecules, validation=()))
+    before, after = weights(first[0].checkpoint), weights(result.checkpoint)
+    changed = {key for key in after if not (before[key] == after[key]).all()}
+    assert changed and not any(".descriptor." in key for key in changed)
+    assert result.checkpoint.name == "last.pt" and result.best_step == 12
+
+
+def test_a_diverging_training_is_a_failed_task(pretrained, first, tmp_path):
+    user = {"training": {"gradient_max_norm": 0.0}}
+    trainer = make_trainer(pretrained, "b", start_lr=1e300, stop_lr=1e299, deepmd=user)
+    with pytest.raises(TaskError, match="diverged"):
+        trainer.train(later_round(first[0].checkpoint, tmp_path))
+
+
+def test_an_unknown_element_is_a_failed_task(trainer, first, tmp_path):
+    iron = make_records(1, 9, bulk("Fe", cubic=True))
+    with pytest.raises(TaskError, match="Fe"):
+        trainer.train(later_round(first[0].checkpoint, tmp_path, new=iron))
+
+
+def test_predictions_do_not_depend_on_the_batch(trainer, first):
+    frames = [record.frame for record in OLD + NEW] + [make_records(1, 10, bulk("Si"))[0].frame]
+    together = trainer.predict(first[0].checkpoint, frames)
+    for frame, label in zip(frames, together, strict=True):
+        alone = trainer.predict(first[0].checkpoint, [frame])[0]
+        assert alone.energy == pytest.approx(label.energy, abs=1e-5)
+        assert np.allclose(alone.forces, label.forces, atol=1e-5) and np.allclose(alone.virial, label.virial, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("deepmd", "words"),
+    [
+        ({}, None),
+        ({"loss": {"type": "ener", "start_pref_e": 1}, "_comment": "fine"}, None),
+        ({"learning_rate": {"type": "cosine", "start_lr": 1e-4, "stop_lr": 1e-6}}, None),
+        ({"training": {"numb_steps": 10}}, "training.numb_steps.*train.steps"),
+        ({"training": {"training_data": {"systems": []}}}, "training_data.*set by the run"),
+        ({"training": {"seed": 1}}, "training.seed"),
+        ({"training": {"gradient_max_nrm": 1}}, "gradient_max_nrm"),
+        ({"loss": {"type": "ener", "start_prefe": 1}}, "start_prefe"),
+        ({"loss": {"type": "dos"}}, "loss.type"),
+        ({"model": {"descriptor": {"type": "dpa3"}}}, "comes from the checkpoint"),
+        ({"validating": {}}, "train.deepmd.validating: not used"),
+        ({"loss": 3}, "train.deepmd.loss: must be a table"),
+    ],
+)
+def test_the_deepmd_input_is_checked(deepmd, words, tmp_path):
+    (tmp_path / "input.json").write_text(json.dumps(deepmd))
+    for given in (deepmd, tmp_path / "input.json"):
+        problems = check_deepmd_input(TrainSection.model_validate({"deepmd": given}))
+        if words is None:
+            assert problems == []
+        else:
+            with pytest.raises(AssertionError if not problems else InputError, match=words):
+                raise InputError(problems)
+
+
+def test_a_learning_rate_given_twice_is_refused(tmp_path):
+    section = TrainSection.model_validate({"start_lr": 1e-3, "deepmd": {"learning_rate": {"start_lr": 1e-4}}})
+    assert "remove one" in check_deepmd_input(section)[0]
+    (tmp_path / "input.json").write_text("{")
+    assert "input.json" in check_deepmd_input(TrainSection.model_validate({"deepmd": tmp_path / "input.json"}))[0]
+
+
+def dp_train(checkpoint, branch, ours, batch_size):
+    """Start the fine-tuning of ``ours`` by deepmd's own program, in a folder beside; returns the process."""
+    systems = sorted(str(path.parent) for path in ours.rglob("type.raw"))
+    training = {
+        "training_data": {"systems": systems, "batch_size": batch_size},
+        **{"numb_steps": 12, "seed": 5, "save_freq": 100, "disp_freq": 1, "gradient_max_norm": 5.0},
+    }
+    rates = {"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-5, "decay_steps": 1}
+    model = {"type_map": ["Si", "C"], "data_stat_nbatch": 1000, "descriptor": {}, "fitting_net": {}}
+    folder = ours.with_name(ours.name + "-dp")
+    folder.mkdir()
+    content = {"model": model, "learning_rate": rates, "loss": LOSS, "training": training}
+    (folder / "input.json").write_text(json.dumps(content))
+    command = [Path(sys.executable).with_name("dp"), "--pt", "train", "input.json", "--finetune", checkpoint]
+    command += ["--use-pretrain-script", *(["--model-branch", branch] if branch else [])]
+    with open(folder / "out", "w") as out:
+        environment = {**os.environ, "NUM_WORKERS": "0"}
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
+
+
+def test_weights_equal_those_of_dp_train(pretrained, parent, tmp_path):
+    """`dp --pt train --finetune` gives the same weights, from a single-task model and from a branch.
+
+    Building the multi-task model draws random numbers, so from a branch `dp` shuffles the frames otherwise;
+    there every batch holds all frames.
+    """
+    runs = {}
+    for name, checkpoint, branch, batch_size in (("single", parent.checkpoint, None, 2), ("branch", pretrained, "b", 8)):
+        trainer = make_trainer(pretrained, "b", best=False, batch_size=batch_size)
+        task = later_round(parent.checkpoint, tmp_path / name, first=True, old=(), new=OLD if branch is None else make_records(3, 1))
+        ours = trainer.train(task).checkpoint
+        runs[ours] = dp_train(checkpoint, branch, tmp_path / name, batch_size)
+    for ours, process in runs.items():
+        folder = ours.parent.with_name(ours.parent.name + "-dp")
+        assert process.wait() == 0, (folder / "out").read_text()[-2000:]
+        assert same_weights(ours, folder / "model.ckpt-12.pt", atol=1e-8)

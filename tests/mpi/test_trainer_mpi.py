@@ -1,0 +1,117 @@
+"""Data-parallel fine-tuning over the ranks of a team: run under mpiexec with 1, 2 and 4 ranks."""
+
+import hashlib
+import shutil
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pfdhpc.config.train import ModelSection, TrainSection
+from pfdhpc.data import Frame, Label, Record
+from pfdhpc.engines.base import TrainTask
+from pfdhpc.engines.train import ddp_shim
+from pfdhpc.engines.train.checkpoint import read
+from pfdhpc.engines.train.deepmd import DeepmdTrainer
+from pfdhpc.errors import InputError, TaskError
+from tests.models import tiny_checkpoint
+
+
+class WatchedTrainer(DeepmdTrainer):
+    """Remembers a digest of the weights this rank ended with; ``fail_on``: a rank that fails in a step."""
+
+    fail_on = None
+
+    def _run(self, task, plan):
+        if self.comm.rank == self.fail_on:
+            plan.config["training"]["disp_freq"] = 0  # a division by zero in deepmd's loop
+        trainer, *rest = super()._run(task, plan)
+        digest = hashlib.sha256()
+        for weight in trainer.model.parameters():
+            digest.update(weight.detach().numpy().tobytes())
+        self.digest = digest.hexdigest()
+        return trainer, *rest
+
+
+def make_records(n, seed):
+    from ase.build import bulk
+
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(n):
+        atoms = bulk("SiC", "zincblende", a=4.36)
+        atoms.rattle(0.05, rng=rng)
+        label = Label(-14 + rng.normal(0, 0.1), rng.normal(size=(2, 3)), rng.normal(size=(3, 3)))
+        records.append(Record(Frame.from_atoms(atoms), label=label))
+    return tuple(records)
+
+
+@pytest.fixture(scope="module")
+def team():
+    """The communicator, a folder all ranks see and a trainer on a tiny two-branch model."""
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD.Dup()
+    folder = Path(comm.bcast(tempfile.mkdtemp(prefix="pfdhpc-") if comm.rank == 0 else None))
+    checkpoint = folder / "tiny.pt"
+    if comm.rank == 0:
+        tiny_checkpoint(folder, branches=("a", "b"))
+    comm.Barrier()
+    model = ModelSection.model_validate({"checkpoint": checkpoint, "branch": "b"})
+    yield comm, folder, WatchedTrainer(model, TrainSection.model_validate({}), 0, comm)
+    comm.Barrier()
+    if comm.rank == 0:
+        shutil.rmtree(folder)
+    comm.Free()
+
+
+def make_task(folder, parent, **changes):
+    values = dict(round=0, first=True, old=(), new=make_records(6, 1), validation=make_records(2, 2), steps=8, seed=3)
+    return TrainTask(**{**values, "parent": parent, "directory": folder, **changes})
+
+
+def test_ranks_end_with_equal_weights_and_twice_the_same(team):
+    comm, folder, trainer = team
+    parent = trainer.import_parent(folder / "parent").checkpoint
+    first = trainer.train(make_task(folder / "first", parent))
+    assert len(set(comm.allgather(trainer.digest))) == 1
+    assert len(set(comm.allgather((first.checkpoint, first.best_step)))) == 1
+    results = []
+    for name in ("one", "two"):
+        changes = dict(first=False, old=make_records(6, 1), new=make_records(3, 4), seed=9)
+        results.append(trainer.train(make_task(folder / name, first.checkpoint, **changes)))
+        assert len(set(comm.allgather(trainer.digest))) == 1
+    assert results[0].checkpoint.read_bytes() == results[1].checkpoint.read_bytes()
+    labels = trainer.predict(results[0].checkpoint, [record.frame for record in make_records(2, 7)])
+    assert len(set(comm.allgather(tuple(label.energy for label in labels)))) == 1
+
+
+def test_the_bias_does_not_depend_on_the_number_of_ranks(team):
+    """Every rank trains on its own share of the frames, but the alignment sees them all."""
+    comm, folder, trainer = team
+    parent = trainer.import_parent(folder / "parent2").checkpoint
+    result = trainer.train(make_task(folder / "bias", parent, steps=1))
+    alone = DeepmdTrainer(trainer.model, trainer.section, 0, None)
+    own = folder / f"alone-{comm.rank}"
+    aligned = alone.align(parent, make_records(6, 1), own)
+    key = "model.Default.atomic_model.out_bias"
+    assert np.allclose(read(result.checkpoint)[key], read(aligned.checkpoint)[key], rtol=0, atol=1e-9)
+
+
+def test_an_error_reaches_every_rank(team, monkeypatch):
+    monkeypatch.setattr(ddp_shim, "TIMEOUT", timedelta(seconds=8))
+    comm, folder, trainer = team
+    parent = trainer.import_parent(folder / "parent3").checkpoint
+    trainer.fail_on = comm.size - 1
+    with pytest.raises(Exception, match="modulo|zero"):
+        trainer.train(make_task(folder / "failing", parent))
+    trainer.fail_on = None
+    bad = TrainSection.model_validate({"start_lr": 1e300, "stop_lr": 1e299})
+    with pytest.raises(TaskError, match="diverged"):
+        DeepmdTrainer(trainer.model, bad, 0, comm).train(make_task(folder / "diverging", parent))
+    wrong = trainer.model.model_copy(update={"branch": "c"})
+    with pytest.raises(InputError, match="no branch"):
+        DeepmdTrainer(wrong, trainer.section, 0, comm).import_parent(folder / "wrong")
+    assert trainer.train(make_task(folder / "after", parent)).checkpoint.is_file()

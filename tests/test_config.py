@@ -1,0 +1,130 @@
+"""What a user is told about an input file."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfdhpc.config import dump, load, parse
+from pfdhpc.config.mutable import differences, refusals
+from pfdhpc.errors import InputError
+
+QUICKSTART = Path(__file__).parents[1] / "inputs" / "quickstart" / "input.toml"
+
+
+@pytest.fixture
+def values(tmp_path):
+    for name in ("parent.pt", "si.vasp"):
+        (tmp_path / name).touch()
+    return {
+        "workflow": "finetune",
+        "model": {"checkpoint": "parent.pt"},
+        "system": [{"name": "Si", "structures": ["si.vasp"]}],
+        "explore": {"steps": 100},
+        "label": {"type": "ase", "options": {"calculator": "ase.calculators.emt.EMT"}},
+        "train": {},
+    }
+
+
+def problems(values, base):
+    with pytest.raises(InputError) as caught:
+        parse(values, base)
+    return caught.value.problems
+
+
+def test_minimal_input_has_sensible_defaults(values, tmp_path):
+    config = parse(values, tmp_path)
+    assert config.run.directory == tmp_path / "run"
+    assert config.model.checkpoint == tmp_path / "parent.pt"
+    assert config.train.start_from == "previous"
+
+
+def test_quickstart_input_is_valid():
+    assert load(QUICKSTART).workflow == "finetune"
+
+
+def test_all_problems_are_reported_at_once_with_key_and_suggestion(values, tmp_path):
+    values["explore"] |= {"stepz": 3, "temperatures": [-5.0]}
+    values["label"]["type"] = "vasp"
+    values["model"]["checkpoint"] = "nowhere.pt"
+    values["train"]["steps"] = "many"
+    found = problems(values, tmp_path)
+    text = "\n".join(found)
+    assert 'explore.stepz: unknown key; did you mean "steps"?' in found
+    assert "explore.temperatures[0]" in text and "-5.0" in text
+    assert "label.type" in text and "'gpaw', 'ase' or 'deepmd'" in text
+    assert f"model.checkpoint: no such file: {tmp_path / 'nowhere.pt'}" in text
+    assert "train.steps" in text and "'many'" in text
+
+
+def test_missing_section_is_named(values, tmp_path):
+    del values["explore"]
+    assert problems(values, tmp_path)[0].startswith("explore: missing")
+
+
+@pytest.mark.parametrize(
+    "section, change, said",
+    [
+        ("explore", {"interval": 500}, "interval 500 exceeds steps 100"),
+        ("explore", {"pressures": [1000.0]}, "use npt-iso"),
+        ("explore", {"engine": "ase"}, "options.calculator"),
+        ("train", {"stop_lr": 0.1}, "exceeds start_lr"),
+        ("label", {"options": {}}, "options.calculator"),
+        ("test", {"holdout": 0.6, "validation": 0.5}, "nothing is left to train on"),
+    ],
+)
+def test_contradictions_are_explained(values, tmp_path, section, change, said):
+    values.setdefault(section, {}).update(change)
+    assert said in "\n".join(problems(values, tmp_path))
+
+
+def test_systems_need_names_of_their_own(values, tmp_path):
+    values["system"] *= 2
+    assert "system.name" in problems(values, tmp_path)[0]
+
+
+def test_broken_toml_and_missing_file(tmp_path):
+    broken = tmp_path / "input.toml"
+    broken.write_text("workflow = ")
+    with pytest.raises(InputError, match="not valid TOML"):
+        load(broken)
+    with pytest.raises(InputError, match="no such input file"):
+        load(tmp_path / "other.toml")
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    section=st.sampled_from(["run", "ranks", "model", "system", "explore", "select", "label", "train", "x", "test"]),
+    junk=JUNK,
+)
+def test_junk_is_always_a_clear_error_or_accepted(section, junk):
+    base = Path(__file__).parent
+    try:
+        parse({"workflow": "finetune", section: junk}, base)
+    except InputError as error:
+        assert all(":" in problem for problem in error.problems)
+
+
+def test_what_may_change_between_restarts(values, tmp_path):
+    import json
+
+    before = json.loads(dump(parse(values, tmp_path)))
+    values["converge"] = {"max_rounds": 99}
+    values["explore"]["temperatures"] = [500.0]
+    values["label"]["options"]["calculator"] = "ase.calculators.lj.LennardJones"
+    changes = differences(before, json.loads(dump(parse(values, tmp_path))))
+    assert {key for key, _, _ in changes} == {
+        "converge.max_rounds",
+        "explore.temperatures",
+        "label.options.calculator",
+    }
+    refused = refusals(changes, "run")
+    assert len(refused) == 1 and refused[0].startswith("label.options.calculator")
+    assert "another run.directory" in refused[0]

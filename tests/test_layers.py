@@ -1,0 +1,63 @@
+"""The house keeps its order: each layer imports only lower ones, and nothing goes round in a circle."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "pfdhpc"
+LAYERS = [
+    {"errors", "units", "__init__"},
+    {"config", "log"},
+    {"data"},
+    {"store", "select", "parallel", "engines"},
+    {"roles"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def level(part):
+    return next(index for index, names in enumerate(LAYERS) if part in names)
+
+
+def imports(path):
+    """Dotted names inside the package that a file imports, at any depth."""
+    here = ("pfdhpc", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else ()
+            name = ".".join((*base, *([node.module] if node.module else [])))
+            for alias in node.names:
+                yield f"{name}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def sources():
+    return [(path, name) for path in PACKAGE.rglob("*.py") for name in imports(path) if name.startswith("pfdhpc.")]
+
+
+def test_each_layer_imports_only_lower_ones_or_itself():
+    wrong = []
+    for path, name in sources():
+        mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        theirs = name.split(".")[1]
+        if theirs.startswith("__version"):
+            continue
+        if theirs != mine and level(theirs) >= level(mine):
+            wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert not wrong
+
+
+def test_only_one_file_names_the_world():
+    named = [path.name for path in PACKAGE.rglob("*.py") if "COMM_WORLD" in path.read_text()]
+    assert named == ["world.py"]
+
+
+def test_starting_is_light():
+    """The command and the coordinator never load torch, LAMMPS, deepmd or a DFT program."""
+    heavy = "{'torch', 'lammps', 'deepmd', 'gpaw', 'matplotlib', 'dpdata'}"
+    code = f"import sys, pfdhpc.cli.main, pfdhpc.roles.job; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]", done.stderr

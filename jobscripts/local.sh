@@ -17,7 +17,9 @@ while (($#)); do
     esac
 done
 
-# In the background, so that Ctrl-C or a kill of this script asks the run to stop cleanly.
+# In a process group of its own (set -m), so that Ctrl-C, like a kill of this script, only asks the run
+# to stop cleanly.
+set -m
 mpiexec -n "$ranks" python -m mpi4py -m pfdhpc run "$input" </dev/null &
 child=$!
 trap 'kill -USR1 "$child"' INT TERM USR1

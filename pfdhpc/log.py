@@ -1,12 +1,13 @@
 """Log files per rank, and the terminal lines of the coordinator."""
 
 import logging
+import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 """The terminal; only the coordinator and the command line write to it."""
 
 

@@ -1,10 +1,10 @@
 """The store, the run lock, checkpoints and exports: what survives a kill, a full disk, a damaged file."""
 
 import json
+import multiprocessing
 import os
 import random
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -37,7 +37,8 @@ def make_record(seed, n_atoms=3, labelled=True, virial=True, level="pbe"):
     frame = Frame(rng.choice([6, 14], n_atoms), 5 * np.eye(3) + rng.random((3, 3)), 5 * rng.random((n_atoms, 3)))
 
     def label():
-        return Label(rng.normal(), rng.normal(size=(n_atoms, 3)), rng.normal(size=(3, 3)) if virial else None)
+        matrix = rng.normal(size=(3, 3))
+        return Label(rng.normal(), rng.normal(size=(n_atoms, 3)), matrix + matrix.T if virial else None)
 
     return Record(
         frame,
@@ -157,7 +158,9 @@ def test_a_job_with_other_attributes_leaves_those_of_the_first(tmp_path, monkeyp
         store = Store(tmp_path, {"input": job})
         for seed in range(3):
             store.commit([make_record(10 * ord(job) + seed)])
-    kept = {read_shard(path).attrs["input"]: len(read_shard(path).records) for path in shard_paths(tmp_path / "labelled")}
+    kept = {
+        read_shard(path).attrs["input"]: len(read_shard(path).records) for path in shard_paths(tmp_path / "labelled")
+    }
     assert kept == {"a": 3, "b": 3}
 
 
@@ -194,48 +197,54 @@ def test_a_disk_that_refuses_is_reported_and_nothing_is_lost(tmp_path):
         Store(tmp_path / "blocked", ATTRS)
 
 
-WRITER = """
-import sys
-from pfdhpc.store import folder
-folder.MAX_SMALL = 5
-from pfdhpc.store.store import Store
-from test_store import ATTRS, make_record
-directory, start = sys.argv[1], int(sys.argv[2])
-store = Store(directory, ATTRS)
-print("open", flush=True)
-for seed in range(start, start + 10000, 2):
-    records = [make_record(seed), make_record(seed + 1)]
-    store.commit(records)
-    print(*(record.label_id for record in records), flush=True)
-"""
+def write_until_killed(directory, start, told):
+    store = Store(directory, ATTRS)
+    for seed in range(start, start + 10000, 2):
+        records = [make_record(seed), make_record(seed + 1)]
+        store.commit(records)
+        told.send([record.label_id for record in records])
 
 
-def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path):
+def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "MAX_SMALL", 5)
     rng = random.Random(0)
+    fork = multiprocessing.get_context("fork")
     acknowledged = []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    for attempt in range(8):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(attempt * 10000)]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert writer.stdout.readline() == "open\n"
-        time.sleep(0.4 * rng.random())
-        writer.send_signal(signal.SIGKILL)
-        lines = writer.communicate()[0].split("\n")
-        acknowledged += [key for line in lines[:-1] for key in line.split()]
+    for attempt in range(15):
+        heard, told = fork.Pipe(duplex=False)
+        writer = fork.Process(target=write_until_killed, args=(tmp_path, attempt * 10000, told))
+        writer.start()
+        told.close()
+        time.sleep(0.1 + 0.4 * rng.random())
+        writer.kill()
+        acknowledged += told_until_the_end(heard)
+        writer.join()
         store = Store(tmp_path, ATTRS)
         assert store.verify() == []
         kept = [record.label_id for record in store.records()]
         assert len(kept) == len(set(kept)) and set(acknowledged) <= set(kept)
         assert len(kept) <= len(acknowledged) + 2 * (attempt + 1)  # a batch may be kept and not yet acknowledged
     on_disk = [r.label_id for path in shard_paths(tmp_path / "labelled") for r in read_shard(path).records]
-    assert sorted(on_disk) == sorted(kept) and len(acknowledged) > 20
+    assert sorted(on_disk) == sorted(kept) and len(acknowledged) > 50
+
+
+def told_until_the_end(heard):
+    keys = []
+    while True:
+        try:
+            keys += heard.recv()
+        except EOFError:
+            return keys
 
 
 # the lock
 
 
 def test_a_directory_takes_one_live_run(tmp_path):
-    script = "import sys, time; from pfdhpc.store.lock import RunLock; l = RunLock(sys.argv[1]); print(1, flush=True); time.sleep(60)"
+    script = (
+        "import sys, time; from pfdhpc.store.lock import RunLock\n"
+        "lock = RunLock(sys.argv[1]); print(1, flush=True); time.sleep(60)"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
     )
@@ -259,7 +268,8 @@ def test_a_directory_takes_one_live_run(tmp_path):
 
 numbers = st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
 arrays = hnp.arrays(
-    st.sampled_from(["f8", "f4", "i4", "i8", "?", "u1", ">f8", "c16"]), hnp.array_shapes(min_dims=0, min_side=0)
+    st.sampled_from(["f8", "f4", "i4", "i8", "?", "u1", ">f8", "c16"]),
+    hnp.array_shapes(min_dims=0, min_side=0),
 )
 texts = st.text(max_size=8) | st.sampled_from(["$bytes", "$array", "$$"])
 trees = st.recursive(
@@ -299,7 +309,10 @@ def test_the_last_checkpoints_are_kept(tmp_path):
     assert load_checkpoint(tmp_path / "none") is None
     for step in range(5):
         save_checkpoint(tmp_path / "c", {"step": step}, keep=2)
-    assert [path.name for path in checkpoint_paths(tmp_path / "c")] == ["checkpoint-000004.h5", "checkpoint-000005.h5"]
+    assert [path.name for path in checkpoint_paths(tmp_path / "c")] == [
+        "checkpoint-000004.h5",
+        "checkpoint-000005.h5",
+    ]
     assert load_checkpoint(tmp_path / "c") == {"step": 4}
 
 

@@ -125,7 +125,7 @@ class ToyRun:
         try:
             return self.coordinator.run()
         finally:
-            self.coordinator.dismiss(5.0)
+            self.coordinator.dismiss(0)
             for thread in self._threads:
                 thread.join(10)
 
@@ -160,7 +160,7 @@ class ToyRun:
         orders, peers = local_channels(self.layout.world_size), local_channels(self.layout.world_size)
         for team in self.layout.teams:
             program = self._program(team, peers[team.leader])
-            arguments = (team, program, orders[team.leader], None)
+            arguments = (team, program, orders[team.leader], local_channels(1)[0])
             self._threads.append(threading.Thread(target=worker.lead, args=arguments, daemon=True))
             self._threads[-1].start()
         return orders[0]

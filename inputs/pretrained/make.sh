@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the small pre-trained model from nothing: environments, frames, training, evaluation.
-# Usage: bash make.sh [WORK_FOLDER]     (about 40 minutes on two cores; 8 GB of disk)
+# Usage: bash make.sh [WORK_FOLDER]     (about 30 minutes on two cores; 8 GB of disk)
 # Needs: Python 3.11 or newer and pip. The package index is pip's own default.
 set -euo pipefail
 

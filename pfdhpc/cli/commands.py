@@ -45,9 +45,12 @@ def plan(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The job itself, on every rank."""
+    from ..parallel.world import leave
     from ..roles.job import run as run_job
 
-    return run_job(options.input)
+    code = run_job(options.input)
+    leave(code)
+    return code
 
 
 def where(options: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ class Frame:
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> "Frame":
-        return cls(atoms.numbers, np.asarray(atoms.cell), atoms.positions, atoms.pbc)
+        return cls(atoms.numbers.copy(), atoms.cell.array.copy(), atoms.positions.copy(), atoms.pbc.copy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import h5py
 import numpy as np
 from ase import Atoms
@@ -48,7 +47,12 @@ def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
         if not (record.label.is_finite() and np.isfinite(record.frame.positions).all()):
             raise InputError(f"{path}: frame {record.origin.step}: a position, energy or force is not a finite number")
     if len(records) < len(pairs):
-        log.warning("%s: %d of %d frames have no energy and forces: left out", path, len(pairs) - len(records), len(pairs))
+        log.warning(
+            "%s: %d of %d frames have no energy and forces: left out",
+            path,
+            len(pairs) - len(records),
+            len(pairs),
+        )
     return records
 
 
@@ -75,12 +79,14 @@ def _reader(path: Path) -> Callable[[Path], Iterator[Labelled]]:
 
 
 def _from_ase(path: Path) -> Iterator[Labelled]:
+    import ase.io  # loads every installed format plugin, whole DFT programs among them: only where it is needed
+
     for atoms in ase.io.iread(path, index=":"):
         yield Frame.from_atoms(atoms), _label_of(atoms)
 
 
 def _label_of(atoms: Atoms) -> Label | None:
-    """The label an Atoms object carries; the energy is the one consistent with the forces, where both exist."""
+    """The label an Atoms object carries, with the energy its forces belong to where there are two."""
     results = atoms.calc.results if atoms.calc else {}
     energy = results.get("free_energy", results.get("energy"))
     if energy is None or "forces" not in results:

@@ -1,5 +1,7 @@
 """The one place that names the world communicator."""
 
+import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +27,25 @@ def communicator() -> Any:
     return MPI.COMM_WORLD
 
 
-def world_size() -> int:
-    return communicator().Get_size()
+def leave(code: int) -> None:
+    """End this process with an exit code that is not a failure of MPI's; every rank must come here.
+
+    Under ``python -m mpi4py`` a non-zero ``sys.exit`` is an MPI_Abort, which some launchers turn into
+    an exit code of their own.
+    """
+    from mpi4py import MPI
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.Finalize()
+    os._exit(code)
+
+
+def abandon(comm: Any, code: int) -> None:
+    """End the job although some rank is inside a task and does not hear; all that matters is on disk."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    comm.Abort(code)
 
 
 def take_seat(comm: Any, layout: Layout, gpus: list[str]) -> Seat:

@@ -40,6 +40,7 @@ class Listener:
 class Coordinator:
     """One run of one job. ``level`` is the hash of the level of theory labels are made at.
 
+    ``evaluated`` is the answer with the predictions of the held-out frames, if it came in this job;
     ``overheads`` holds, by kind of order, the seconds from sending an order to its answer being
     filed (committed, for a label) less those the team worked on it.
     """
@@ -58,7 +59,9 @@ class Coordinator:
         self._delivered: dict[str, set[str]] = {}
         self._since: dict[str, float] = {}
         self.overheads: dict[str, list[float]] = {}
+        self.evaluated: m.Evaluated | None = None
         self._saved: tuple = ()
+        self._kept = 0  # progress in the last checkpoint
 
     def run(self) -> int:
         """The whole job; returns the exit code."""
@@ -73,10 +76,10 @@ class Coordinator:
                 return self._interrupt(reason)
         return self._finish()
 
-    def dismiss(self, patience: float) -> bool:
-        """Send everyone home; False if some team is still inside a task and cannot hear."""
+    def dismiss(self, code: int, patience: float = 5.0) -> bool:
+        """Send everyone home with an exit code; False if some team is still inside a task and cannot hear."""
         for team in self.layout.teams:
-            self.channel.send(team.leader, m.Shutdown("shutdown"))
+            self.channel.send(team.leader, m.Shutdown("shutdown", code))
         idle = not self.state.running and not self.state.lost
         return idle and self.channel.flush(patience)
 
@@ -101,7 +104,9 @@ class Coordinator:
             if self._over():
                 self.listener.say(f"this run is complete: {self.state.ended}; nothing is left to do")
                 return []
+            self._kept = self.state.progress
             self.listener.say(f"resumed: round {self.state.round}, {self.state.phase}, {len(self.store)} labels kept")
+        self._status("running", self.state.phase)
         return []
 
     def _gather_ready(self) -> list[m.Ready]:
@@ -146,6 +151,8 @@ class Coordinator:
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
         self.state = apply(self.config, before, answer, self.store.records)
+        if isinstance(answer, m.Evaluated):
+            self.evaluated = answer
         since = self._since.pop(answer.order_id, None)
         if since is not None:
             kind = answer.order_id.split("/")[0]
@@ -242,7 +249,7 @@ class Coordinator:
             self.folder.directory,
             state,
             reason,
-            progress=getattr(self, "_kept", 0) + len(self.store),
+            progress=self._kept + len(self.store),
             round=self.state.round,
             phase=self.state.phase,
             labels=len(self.store),

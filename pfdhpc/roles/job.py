@@ -1,7 +1,6 @@
 """One job: from the input file to the exit code, on every rank of it."""
 
 import json
-import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from .coordinator import Coordinator
 from .folder import RunFolder
 from .narrate import Narrator
 from .stopping import Stopping, ignore_signals
-from .summary import conclude
+from .summary import conclude, show
 
 
 @dataclass(frozen=True)
@@ -38,23 +37,17 @@ class Plan:
 
 
 def run(path: Path) -> int:
-    """Run or resume the job of an input file on all ranks of the world; returns the exit code."""
+    """Run or resume the job of an input file on all ranks of the world; returns the exit code, the same on all."""
     comm = world.communicator()
-    rank = comm.Get_rank()
     lock, plan = None, None
-    if rank == COORDINATOR:
+    if comm.Get_rank() == COORDINATOR:
         try:
             plan, lock = prepare(path, comm.Get_size())
         except InputError as error:
             _print_problems(error)
     plan = comm.bcast(plan, COORDINATOR)
-    if plan is None:
-        return EXIT_BAD_INPUT
     try:
-        code = _work(comm, plan)
-    except InputError as error:
-        _print_problems(error)
-        return EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT if plan is None else _work(comm, plan)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -63,7 +56,6 @@ def run(path: Path) -> int:
     finally:
         if lock is not None:
             lock.release()
-    return code
 
 
 def prepare(path: Path, world_size: int) -> tuple[Plan, RunLock]:
@@ -93,22 +85,19 @@ def _work(comm, plan: Plan) -> int:
     if rank == COORDINATOR:
         return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm))
     ignore_signals()
-    _serve(plan, folder, place)
-    return EXIT_COMPLETE
+    return _serve(plan, folder, place)
 
 
-def _serve(plan: Plan, folder: RunFolder, place: world.Place) -> None:
+def _serve(plan: Plan, folder: RunFolder, place: world.Place) -> int:
     """A worker rank, until the job ends."""
     orders, team = MpiChannel(place.orders_comm), place.team
     if team.role == IDLE:
-        worker.rest(orders)
-        return
+        return worker.rest(orders)
     members = MpiChannel(place.team_comm)
     program = worker.make_program(team, plan.config, folder, place.team_comm, MpiChannel(place.peers_comm))
     if place.rank == team.leader:
-        worker.lead(team, program, orders, members)
-    else:
-        worker.follow(program, members)
+        return worker.lead(team, program, orders, members)
+    return worker.follow(team, program, members)
 
 
 def _coordinate(plan: Plan, folder: RunFolder, comm, channel: Channel) -> int:
@@ -125,24 +114,19 @@ def _coordinate(plan: Plan, folder: RunFolder, comm, channel: Channel) -> int:
     )
     try:
         code = coordinator.run()
-    except InputError:
-        coordinator.dismiss(5.0)
-        raise
+    except InputError as error:
+        _print_problems(error)
+        code = EXIT_BAD_INPUT
     except StoreError as error:
         console.print(f"[bold red]stopped:[/] {error}")
         code = EXIT_BUG
     if code == EXIT_COMPLETE:
-        conclude(plan.config, folder, coordinator.state, coordinator.store, coordinator.overheads, console)
-    if not coordinator.dismiss(5.0) and not alone:
-        _leave(comm, code)
+        if coordinator.evaluated is not None:
+            conclude(coordinator)
+        show(plan.config, folder, coordinator.state, console)
+    if not coordinator.dismiss(code) and not alone:
+        world.abandon(comm, code)
     return code
-
-
-def _leave(comm, code: int) -> None:
-    """Some team is inside a task and will not hear; everything is saved, so end the job here."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    comm.Abort(code) if code else os._exit(code)
 
 
 def _inline(plan: Plan, folder: RunFolder) -> InlineChannel:

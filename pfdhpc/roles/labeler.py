@@ -7,9 +7,9 @@ from typing import Any
 
 from .. import __version__
 from ..config import Config
-from ..data import Labelling, Record
+from ..data import Label, Labelling, Record
 from ..engines.registry import make_labeler
-from ..errors import LabelError
+from ..errors import InputError, LabelError
 from . import messages as m
 
 
@@ -21,10 +21,12 @@ class LabelerProgram:
         self._engine = None
 
     def ready(self, team: str) -> m.Ready:
-        from ..engines.label.preflight import check_labeler
-
-        n_ranks = 1 if self._comm is None else self._comm.Get_size()
-        return m.Ready(team, tuple(check_labeler(self._config.label, n_ranks)))
+        """Build the engine: what the program itself refuses is bad input too."""
+        try:
+            self._engine = make_labeler(self._config.label, self._comm)
+        except InputError as error:
+            return m.Ready(team, tuple(error.problems))
+        return m.Ready(team)
 
     @singledispatchmethod
     def handle(self, order: m.Order) -> m.Answer:
@@ -32,20 +34,19 @@ class LabelerProgram:
 
     @handle.register
     def _(self, order: m.LabelFrames) -> m.Answer:
-        started = time.monotonic()
-        if self._engine is None:
-            self._engine = make_labeler(self._config.label, self._comm)
-        outcomes = tuple(self._label(record) for record in order.records)
-        return m.Labelled(order.order_id, time.monotonic() - started, outcomes)
-
-    def _label(self, record: Record) -> m.LabelOutcome:
-        from ..engines.label.checks import label_with_ladder
+        from ..engines.label.checks import label_all
 
         started = time.monotonic()
-        labelling = Labelling(self._engine.level, self._config.label.type, code_version=__version__)
-        try:
-            label, attempts = label_with_ladder(self._engine, record.frame, self._config.label, self._comm)
-        except LabelError as error:
-            return m.LabelOutcome(record, str(error) or "no reason given")
-        labelling = replace(labelling, seconds=time.monotonic() - started, attempts=attempts)
+        frames = [record.frame for record in order.records]
+        results = label_all(self._engine, frames, self._config.label, self._comm)
+        seconds = time.monotonic() - started
+        pairs = zip(order.records, results, strict=True)
+        outcomes = tuple(self._outcome(record, result, seconds / len(frames)) for record, result in pairs)
+        return m.Labelled(order.order_id, seconds, outcomes)
+
+    def _outcome(self, record: Record, result: tuple[Label, int] | LabelError, seconds: float) -> m.LabelOutcome:
+        if isinstance(result, LabelError):
+            return m.LabelOutcome(record, str(result) or "no reason given")
+        label, attempts = result
+        labelling = Labelling(self._engine.level, self._config.label.type, seconds, attempts, __version__)
         return m.LabelOutcome(replace(record, label=label, labelling=labelling))

@@ -87,7 +87,9 @@ class Evaluate(Order):
 
 @dataclass(frozen=True)
 class Shutdown(Order):
-    """The job ends; no answer."""
+    """The job ends with this exit code, the same on all ranks; no answer."""
+
+    code: int
 
 
 # Answers: leader -> coordinator

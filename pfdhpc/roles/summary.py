@@ -1,4 +1,4 @@
-"""What a finished run leaves for its user: the table, results.json and the parity plot."""
+"""What a finished run leaves for its user: the table, results.json and errors.png."""
 
 import json
 from dataclasses import asdict
@@ -12,25 +12,23 @@ from rich.table import Table
 from ..config import Config
 from ..store.store import Store
 from .converge import CONVERGED, MAX_LABELS, MAX_ROUNDS, MEANING, SATURATED, has_criteria
+from .coordinator import Coordinator
 from .folder import RunFolder
 from .metrics import Errors
+from .plots import draw
 from .state import RunState
 
 
-def conclude(
-    config: Config,
-    folder: RunFolder,
-    state: RunState,
-    store: Store,
-    overheads: dict[str, list[float]],
-    console: Console,
-) -> None:
-    """Write ``final/results.json`` and print the summary. ``overheads``: see the coordinator."""
-    folder.final.mkdir(parents=True, exist_ok=True)
+def conclude(coordinator: Coordinator) -> None:
+    """Write ``final/results.json`` and the picture of a run that has just ended."""
+    config, folder, state, store = coordinator.config, coordinator.folder, coordinator.state, coordinator.store
     results = collect(config, state, store)
-    results["overhead_seconds"] = {kind: median(values) for kind, values in overheads.items()}
+    results["overhead_seconds"] = {kind: median(values) for kind, values in coordinator.overheads.items()}
     (folder.final / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    show(config, folder, state, console)
+    held_out = coordinator.evaluated
+    if held_out is not None and held_out.test_ids:
+        records = store.records(held_out.test_ids)
+        draw(folder.final / "errors.png", state, records, held_out.parent, held_out.final)
 
 
 def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
@@ -77,7 +75,7 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
         console.print(f"  {what:<12} {where}")
     console.print(
         f"[dim]next: pair_style deepmd {folder.final / 'model.pth'}; to go on with this run, raise"
-        " converge.max_rounds or tighten [converge] and run again; for another run choose another run.directory[/]"
+        " converge.max_rounds or tighten the criteria and run again; for another run choose another run.directory[/]"
     )
 
 
@@ -86,15 +84,16 @@ def _outputs(folder: RunFolder) -> list[tuple[str, Path | str]]:
         ("model", folder.final / "model.pth"),
         ("checkpoint", folder.final / "model.pt"),
         ("results", folder.final / "results.json"),
+        ("picture", folder.final / "errors.png"),
         ("frames", f"{folder.frames}  (pfdhpc export {folder.directory} FRAMES.extxyz)"),
     ]
 
 
 def _rounds(state: RunState) -> Table:
-    table = Table(title="Rounds", title_justify="left")
+    table = Table(title="Rounds", title_justify="left", caption="* of the exploring model on its new labels, eV/Å")
     for name in ("round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected"):
         table.add_column(name, justify="right")
-    table.add_column("force RMSE of the exploring model\non its new labels, eV/Å", justify="right")
+    table.add_column("force RMSE*", justify="right")
     for item in state.history:
         cells = (item.steps, item.candidates, item.filtered, item.selected, item.labelled, item.rejected)
         model = "-" if item.model_version < 0 else str(item.model_version)

@@ -21,8 +21,11 @@ class Program(Protocol):
         """Carry out an order. A TaskError is a failure of the task; anything else is a bug."""
 
 
-def lead(team: Team, program: Program, channel: Channel, members: Channel) -> None:
-    """The leader's loop: orders come from the coordinator and are shared with the team."""
+def lead(team: Team, program: Program, channel: Channel, members: Channel) -> int:
+    """The leader's loop: orders come from the coordinator and are shared with the team.
+
+    Returns the exit code of the job; so do the other loops here.
+    """
     channel.send(COORDINATOR, start(team, program))
     while True:
         _, order = channel.receive()
@@ -31,20 +34,21 @@ def lead(team: Team, program: Program, channel: Channel, members: Channel) -> No
         if isinstance(order, m.Shutdown):
             members.flush(5.0)
             channel.flush(5.0)
-            return
+            return order.code
         channel.send(COORDINATOR, work(team, program, order))
 
 
-def follow(program: Program, members: Channel) -> None:
+def follow(team: Team, program: Program, members: Channel) -> int:
     """The other ranks of a team do what the leader does; their answers are the leader's."""
+    program.ready(team.name)
     while True:
         _, order = members.receive()
         if isinstance(order, m.Shutdown):
-            return
+            return order.code
         try:
             program.handle(order)
-        except TaskError:
-            continue
+        except (TaskError, InputError):
+            continue  # the leader reports it
 
 
 def start(team: Team, program: Program) -> m.Ready | m.Crashed:
@@ -70,10 +74,11 @@ def answerer(team: Team, program: Program) -> Callable[[m.Order], m.Answer | m.C
     return lambda order: None if isinstance(order, m.Shutdown) else work(team, program, order)
 
 
-def rest(channel: Channel) -> None:
+def rest(channel: Channel) -> int:
     """A rank without a role sleeps until the job ends."""
-    while not isinstance(channel.receive()[1], m.Shutdown):
+    while not isinstance(order := channel.receive()[1], m.Shutdown):
         pass
+    return order.code
 
 
 def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel) -> Program:

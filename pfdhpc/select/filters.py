@@ -16,7 +16,13 @@ class Filter:
 
     def __init__(self, section: FilterSection, starts: Mapping[str, float]):
         self._section, self._starts = section, starts
-        self._checks = (self._not_finite, self._force, self._shape, self._volume, self._distance)  # cheap ones first
+        self._checks = (
+            self._not_finite,
+            self._force,
+            self._shape,
+            self._volume,
+            self._distance,
+        )  # cheap ones first
 
     def reason(self, record: Record) -> str | None:
         """Why a frame is dropped, ``kind: detail`` with one of a few kinds; None if it is kept."""

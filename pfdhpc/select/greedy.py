@@ -72,7 +72,7 @@ class Pool:
         self._candidates[frame_id] = _Candidate(descriptors, log_sums, entropy(descriptors, self._h))
 
     def add_reference(self, descriptors: np.ndarray) -> None:
-        """Environments (m, 2k - 1) that are known from now on; every pool gets the same, in the same order."""
+        """Environments (m, 2k - 1) known from now on; every pool gets the same, in the same order."""
         self._reference.append(descriptors)
         for candidate in self._candidates.values():
             new = log_kernel_sums(candidate.descriptors, descriptors, self._h)

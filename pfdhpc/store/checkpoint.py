@@ -54,8 +54,8 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
             log.warning("%s; going back to the checkpoint before", error)
     if paths:
         raise StoreError(
-            f"{directory}: none of its {len(paths)} checkpoints can be read; restore one from a backup, or remove"
-            " this folder to begin the run again (the labels are kept elsewhere)"
+            f"{directory}: none of its {len(paths)} checkpoints can be read; restore one from a backup,"
+            " or remove this folder to begin the run again (the labels are kept elsewhere)"
         )
     return None
 

@@ -32,9 +32,7 @@ def write_hdf5(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None
 
     Raises StoreError when the disk refuses.
     """
-    memory = h5py.File(
-        path.name, "w", driver="core", backing_store=False, libver="latest", userblock_size=_HEADER
-    )
+    memory = h5py.File(path.name, "w", driver="core", backing_store=False, libver="latest", userblock_size=_HEADER)
     with memory:
         fill(memory)
         memory.flush()
@@ -78,7 +76,8 @@ def publish(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
         sync_folder(path.parent)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        if unfinished.exists():
+            unfinished.unlink()
         raise StoreError(f"{path}: cannot be written: {error.strerror}; {_remedy(error)}") from error
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import ase.io
 import h5py
 import numpy as np
 from ase import Atoms
@@ -68,6 +67,8 @@ def _write_hdf5(records: Sequence[Record], path: Path) -> None:
 
 
 def _write_extxyz(records: Sequence[Record], path: Path) -> None:
+    import ase.io  # loads every installed format plugin: only where it is needed
+
     ase.io.write(path, [_labelled_atoms(record) for record in records], format="extxyz")
 
 
@@ -77,7 +78,7 @@ WRITERS = {"deepmd/npy": _write_npy, "deepmd/hdf5": _write_hdf5, "extxyz": _writ
 def _labelled_atoms(record: Record) -> Atoms:
     atoms, label = record.frame.to_atoms(), record.label
     results = {"energy": label.energy, "forces": label.forces}
-    if label.virial is not None:
+    if label.virial is not None and record.frame.volume > 0:
         stress = -label.virial / record.frame.volume
         results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # ASE's Voigt order
     atoms.calc = SinglePointCalculator(atoms, **results)
@@ -91,12 +92,11 @@ def _systems(records: Sequence[Record]):
     """``(name, dpdata.LabeledSystem)`` per composition, periodicity and presence of a virial."""
     import dpdata
 
-    symbols = [chemical_symbols[z] for z in sorted({int(z) for record in records for z in record.frame.numbers})]
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(_group(record), []).append(record)
     for name in sorted(groups):
-        yield name, dpdata.LabeledSystem(data=_dpdata(groups[name], symbols))
+        yield name, dpdata.LabeledSystem(data=_dpdata(groups[name]))
 
 
 def _group(record: Record) -> str:
@@ -105,15 +105,15 @@ def _group(record: Record) -> str:
     return formula + periodic + ("" if record.label.virial is not None else "-novirial")
 
 
-def _dpdata(records: Sequence[Record], symbols: list[str]) -> dict:
+def _dpdata(records: Sequence[Record]) -> dict:
     """dpdata's data of frames with one composition, atoms sorted by atomic number."""
     orders = [np.argsort(record.frame.numbers, kind="stable") for record in records]
     numbers = records[0].frame.numbers[orders[0]]
-    types = np.array([symbols.index(chemical_symbols[z]) for z in numbers])
+    elements, types = np.unique(numbers, return_inverse=True)
     pairs = list(zip(records, orders, strict=True))
     data = {
-        "atom_names": symbols,
-        "atom_numbs": [int((types == kind).sum()) for kind in range(len(symbols))],
+        "atom_names": [chemical_symbols[z] for z in elements],
+        "atom_numbs": np.bincount(types).tolist(),
         "atom_types": types,
         "orig": np.zeros(3),
         "cells": np.stack([_cell(record) for record in records]),
@@ -140,5 +140,5 @@ def _cell(record: Record) -> np.ndarray:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists():
+        path.unlink()

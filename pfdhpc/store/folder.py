@@ -48,7 +48,7 @@ class ShardFolder:
             self._merge()
 
     def _take(self, path: Path) -> None:
-        """Read a shard, newest first: one whose rows a merged shard holds already is a leftover of the merge."""
+        """Read a shard, newest first: one whose rows are all in newer ones is the leftover of a merge."""
         self._last = max(self._last, _number(path))
         shard = _read(path)
         rows = {self._key_of(row): row for row in rows_of(shard)}
@@ -100,7 +100,9 @@ def same(one: Row, other: Row) -> bool:
         if item.dtype == "str":
             if ours != theirs:
                 return False
-        elif not np.array_equal(np.asarray(ours, item.dtype), np.asarray(theirs, item.dtype), equal_nan=item.dtype == "f8"):
+        elif not np.array_equal(
+            np.asarray(ours, item.dtype), np.asarray(theirs, item.dtype), equal_nan=item.dtype == "f8"
+        ):
             return False
     return True
 
@@ -110,7 +112,7 @@ def _read(path: Path) -> Shard:
         return read_shard(path)
     except Damaged as error:
         raise StoreError(
-            f"{error}; move this file away (the frames in it are then labelled again) or restore it from a backup"
+            f"{error}; move this file away (its frames are then labelled again) or restore it from a backup"
         ) from None
 
 

@@ -48,7 +48,7 @@ class RunLock:
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 log.warning(
-                    "%s: this file system has no locks (%s); make sure that no other job runs in this directory",
+                    "%s: this file system has no locks (%s); see that no other job runs in this directory",
                     self.path,
                     error.strerror,
                 )

@@ -12,7 +12,10 @@ NAME = "status.json"
 
 
 def write_status(directory: Path, state: str, reason: str, progress: int, **extra: Any) -> None:
-    """Replace the status in one step. ``state``: running | incomplete | complete | failed; raises StoreError."""
+    """Replace the status in one step; raises StoreError.
+
+    ``state``: running | incomplete | complete | failed.
+    """
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     status = {"state": state, "reason": reason, "progress": progress, "updated": now, **extra}
     publish(Path(directory) / NAME, (json.dumps(status, indent=1) + "\n").encode())

@@ -94,7 +94,7 @@ def read_records(directory: Path) -> list[Record]:
 
 
 def verify(directory: Path) -> list[str]:
-    """Problems of a store: damaged files, labels that are missing, not finite or there twice and different."""
+    """Problems of a store: damaged files, labels missing, not finite, or there twice and different."""
     problems: list[str] = []
     for name, key_of in ((LABELLED, _label_key), (REJECTED, _rejection_key)):
         seen: dict[str, Row] = {}

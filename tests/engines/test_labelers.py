@@ -307,3 +307,12 @@ def test_good_sections_have_no_problems(teacher, own_calculators):
     assert check_labeler(section("deepmd", {"model": str(teacher)}), 1) == []
     if importlib.util.find_spec("gpaw"):
         assert check_labeler(section("gpaw", GPAW), 8) == []
+
+
+def test_paths_among_the_options_start_from_the_input_file(tmp_path):
+    for kind, options, key in (
+        ("deepmd", {"model": "teacher.pth"}, "model"),
+        ("ase", {"calculator": "mine.Calculator", "path": "teacher.pth"}, "path"),
+    ):
+        given = LabelSection.model_validate({"type": kind, "options": options}, context={"base": tmp_path})
+        assert given.options[key] == str(tmp_path / "teacher.pth")

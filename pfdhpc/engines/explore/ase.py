@@ -143,7 +143,10 @@ class AseMotion(Motion):
             atoms.positions[:] = saved["positions"]
             atoms.set_momenta(saved["momenta"])
             momentum = saved["strain_momentum"]
-        return atoms, momentum if momentum.ndim else float(momentum)
+        full = self.section.ensemble == "npt-tri"
+        if (momentum.ndim == 2) != full:
+            return atoms, 0.0  # the ensemble was changed since: the barostat starts at rest
+        return atoms, momentum if full else float(momentum)
 
     def _dynamics(self, strain_momentum: Any) -> MolecularDynamics:
         section, task = self.section, self.task

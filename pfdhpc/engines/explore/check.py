@@ -31,7 +31,7 @@ def _check_ase(section: ExploreSection) -> list[str]:
     ]
     if section.ensemble not in ASE_ENSEMBLES:
         problems.append(
-            f'explore.ensemble: the engine ase cannot do {section.ensemble}; use {", ".join(ASE_ENSEMBLES)}'
+            f"explore.ensemble: the engine ase cannot do {section.ensemble}; use {', '.join(ASE_ENSEMBLES)}"
         )
     if not isinstance(section.options.get("arguments", {}), dict):
         problems.append("explore.options.arguments: must be a table of keywords of the calculator")

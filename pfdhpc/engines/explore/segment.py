@@ -28,7 +28,7 @@ class Breakdown(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One step of a trajectory. ``temperature`` is the instantaneous one in K."""
+    """One step of a trajectory: positions in any periodic image, the instantaneous ``temperature`` in K."""
 
     frame: Frame
     label: Label
@@ -60,7 +60,8 @@ def run_segment(
 ) -> SegmentResult:
     """Run a segment on the motion that ``begin`` sets up at its first configuration.
 
-    Raises TaskError when a replica cannot even begin at its start structure.
+    Frames are kept at multiples of ``section.interval``; the step in their origin counts from the start of
+    the segment. Raises TaskError when a replica cannot even begin at its start structure.
     """
     started = perf_counter()
     records: list[Record] = []

@@ -27,12 +27,13 @@ def describe(checkpoint: Path, branch: str | None = None) -> ModelInfo:
     Loads with ``torch.load(weights_only=True)``: no code in the file is run.
     Raises InputError if it is not readable or the branch is not in it.
     """
-    params = read(checkpoint)["_extra_state"]["model_params"]
+    state = read(checkpoint)
+    params = state["_extra_state"]["model_params"]
     branches = _branches(params)
     if branch is not None:
         branch = _resolve(params, branch)
     single = params if not branches else params["model_dict"][branch or branches[0]]
-    counts = [value.numel() for key, value in read(checkpoint).items() if key != "_extra_state"]
+    counts = [value.numel() for key, value in state.items() if key != "_extra_state"]
     kind = single.get("descriptor", {}).get("type", single.get("type", "unknown"))
     return ModelInfo(tuple(single["type_map"]), branches, kind, sum(counts))
 
@@ -66,10 +67,10 @@ def single_task(state: State, branch: str | None) -> State:
     branches = _branches(params)
     if not branches:
         if branch is not None:
-            raise InputError(f'model.branch: "{branch}" is given but the checkpoint is single-task; remove it')
+            _resolve(params, branch)
         return state
     if branch is None:
-        raise InputError(f"model.branch: missing; the checkpoint is multi-task, choose one of {_listed(branches)}")
+        raise InputError(f"model.branch: missing; the checkpoint is multi-task, choose {_listed(branches)}")
     branch = _resolve(params, branch)
     prefix = f"model.{branch}."
     cut = {f"model.Default.{k.removeprefix(prefix)}": v for k, v in state.items() if k.startswith(prefix)}
@@ -95,17 +96,17 @@ def _branches(params: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _resolve(params: dict[str, Any], branch: str) -> str:
-    """The name of a branch given by name or by one of deepmd's aliases for it."""
+    """The name of a branch given by name or by one of deepmd's aliases for it; raises InputError."""
     from deepmd.utils.model_branch_dict import get_model_dict
 
     branches = _branches(params)
     if not branches:
-        raise InputError(f'model.branch: "{branch}" is given but the checkpoint is single-task; remove it')
+        raise InputError(f'model.branch: "{branch}" is given but the checkpoint is single-task, remove it')
     names = get_model_dict(params["model_dict"])[0]
     if branch not in names:
-        raise InputError(f'model.branch: no branch "{branch}" in the checkpoint; choose one of {_listed(branches)}')
+        raise InputError(f'model.branch: the checkpoint has no "{branch}"; choose {_listed(branches)}')
     return names[branch]
 
 
 def _listed(branches: tuple[str, ...]) -> str:
-    return ", ".join(f'"{name}"' for name in branches)
+    return " or ".join(f'"{name}"' for name in branches)

@@ -1,11 +1,12 @@
-"""What deepmd-kit 3.2's trainer needs to live inside the ranks of an MPI job. The only file that patches deepmd.
+"""What deepmd-kit 3.2's trainer needs to live inside the ranks of an MPI job.
 
-Three things in deepmd 3.2.0 (deepmd/pt/train/training.py, utils/dataloader.py) are made for ``torchrun``:
+It is the only file that patches deepmd. Three things in deepmd 3.2.0 (deepmd/pt/train/training.py,
+utils/dataloader.py) are made for ``torchrun``:
 
 * Its outer data loader forks worker processes (``NUM_WORKERS``, up to 4). A fork after MPI or CUDA has
   started is undefined behaviour, so there are none: batches are built in this process. (The pool that reads
   the systems is ``multiprocessing.dummy``: one thread, no fork.)
-* It wraps the model with ``DDP(device_ids=[LOCAL_RANK])`` after ``torch.cuda.set_device``: both fail on a CPU.
+* It wraps the model with ``DDP(device_ids=[LOCAL_RANK])`` after ``torch.cuda.set_device``; both fail on CPU.
 * It writes a file ``checkpoint`` into the current directory: see :func:`keep_files_in`.
 
 The device is ``cuda:LOCAL_RANK`` (0 without LOCAL_RANK), fixed when deepmd is imported. So before that each

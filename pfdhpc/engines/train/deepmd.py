@@ -49,7 +49,7 @@ class DeepmdTrainer(Trainer):
         return self._alone(work, directory)
 
     def align(self, checkpoint: Path, records: Sequence[Record], directory: Path) -> TrainResult:
-        """``checkpoint`` with its bias fitted to ``records`` (:func:`aligned_bias`): aligned.pt and aligned.pth."""
+        """``checkpoint`` with its bias fitted to ``records`` (:func:`aligned_bias`): aligned.pt and .pth."""
 
         def work(start: float) -> TrainResult:
             bias = aligned_bias(self._load(checkpoint), records).cpu()
@@ -90,7 +90,9 @@ class DeepmdTrainer(Trainer):
             try:
                 trainer.run()
             except RuntimeError as error:  # deepmd's own checks for NaN, on the first rank alone
-                raise TaskError(DIVERGED) if diverged(trainer.model) else error
+                if diverged(trainer.model):
+                    raise TaskError(DIVERGED) from error
+                raise
             return trainer, monitor, time.perf_counter() - start - monitor.seconds
 
     def _finish(self, task: TrainTask, trainer: Any, monitor: Monitor, start: float) -> TrainResult:
@@ -110,7 +112,8 @@ class DeepmdTrainer(Trainer):
         """A round of no steps: only the bias moves, and only in the first."""
         if task.first:
             return self.align(task.parent, task.old + task.new, task.directory)
-        return self._alone(lambda start: _publish(read(task.parent), task.directory / "last.pt", start), task.directory)
+        folder = task.directory
+        return self._alone(lambda start: _publish(read(task.parent), folder / "last.pt", start), folder)
 
     def _alone(self, work: Any, directory: Path) -> TrainResult:
         """``work(start time)`` by the leader, its log in ``directory``."""
@@ -142,7 +145,7 @@ def _publish(state: State, path: Path, start: float) -> TrainResult:
 
 
 def _curve(directory: Path, monitor: Monitor) -> tuple[dict[str, float], ...]:
-    """Training errors of single batches (deepmd's lcurve.out) and errors on all validation frames, by step."""
+    """Errors on single training batches (deepmd's lcurve.out) and on all validation frames, by step."""
     curve = read_curve(directory / "lcurve.out")
     for step, found in monitor.curve.items():
         curve.setdefault(step, {}).update(found)

@@ -52,8 +52,10 @@ def _run(model: Any, type_map: Sequence[str], frames: list[Frame]) -> list[Label
     periodic = frames[0].pbc.any()
     box = tensor([frame.cell.ravel() for frame in frames]) if periodic else None
     output = model(tensor([frame.positions for frame in frames]), types, box=box)
-    energies, forces = (output[key].detach().cpu().double().numpy() for key in ("energy", "force"))
-    virials = output["virial"].detach().cpu().double().numpy().reshape(-1, 3, 3) if periodic else [None] * len(frames)
+    found = {key: output[key].detach().cpu().double().numpy() for key in ("energy", "force", "virial")}
+    energies, forces, virials = found["energy"], found["force"], [None] * len(frames)
+    if periodic:
+        virials = found["virial"].reshape(-1, 3, 3)
     return [Label(e, f, v) for e, f, v in zip(energies.reshape(-1), forces, virials, strict=True)]
 
 

@@ -24,7 +24,7 @@ class Plan:
 
 
 def prepare(section: TrainSection, task: TrainTask, bias: Any) -> Plan:
-    """Data files and deepmd's input, by the same steps in the same order as ``deepmd.pt.entrypoints.main.train``.
+    """Data files and deepmd's input, by the steps of ``deepmd.pt.entrypoints.main.train`` in their order.
 
     The first round is ``dp train --finetune PARENT --use-pretrain-script``, a later one
     ``dp train --init-model PARENT --use-pretrain-script``.
@@ -82,7 +82,7 @@ def data_input(section: TrainSection, systems: Systems) -> dict[str, Any]:
         share = section.new_fraction
         style = f"prob_sys_size;0:{n_old}:{1 - share};{n_old}:{n_all}:{share}"
     paths = [str(path) for path in systems.paths]
-    return {"training_data": {"systems": paths, "auto_prob": style, "batch_size": section.batch_size}}
+    return {"systems": paths, "auto_prob": style, "batch_size": section.batch_size}
 
 
 def neighbours(config: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -105,8 +105,12 @@ def _set_min_distance(model: Any, distance: float) -> None:
 
 
 def read_curve(path: Path) -> dict[int, dict[str, float]]:
-    """deepmd's lcurve.out as ``{step: {"rmse_f_trn": ..., "lr": ...}}``; what a batch has no labels for is left out."""
+    """deepmd's lcurve.out as ``{step: {"rmse_f_trn": ...}}``, without what a batch has no labels for."""
     lines = path.read_text().splitlines() if path.is_file() else []
     names = lines[0].lstrip("# ").split() if lines else []
-    rows = [dict(zip(names, map(float, line.split()), strict=True)) for line in lines if not line.startswith("#")]
-    return {int(row.pop("step")): {k: v for k, v in row.items() if not math.isnan(v)} for row in rows}
+    curve = {}
+    for line in lines:
+        if not line.startswith("#"):
+            row = dict(zip(names, map(float, line.split()), strict=True))
+            curve[int(row.pop("step"))] = {k: v for k, v in row.items() if not math.isnan(v)}
+    return curve

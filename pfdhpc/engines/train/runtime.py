@@ -39,7 +39,7 @@ def logging_to(path: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            warnings.showwarning = lambda message, kind, *place: logger.warning("%s: %s", kind.__name__, message)
+            warnings.showwarning = lambda text, kind, *place: logger.warning("%s: %s", kind.__name__, text)
             yield
     finally:
         logger.propagate, logger.level = before

@@ -23,18 +23,20 @@ TRAINING = {"gradient_max_norm": 5.0}
 
 SECTIONS = ("loss", "learning_rate", "optimizer", "training", "model")
 
-OWNED = {
-    **dict.fromkeys(("training_data", "validation_data", "data_dict", "model_prob"), "the run chooses the data"),
-    **dict.fromkeys(("numb_steps", "stop_batch", "num_steps"), "use train.steps and train.first_steps"),
-    **dict.fromkeys(("numb_epoch", "num_epoch", "numb_epochs", "num_epochs", "num_epoch_dict"), "use train.steps"),
-    **dict.fromkeys(("seed",), "use the input's seed"),
-    **dict.fromkeys(("save_ckpt", "save_dir", "save_freq", "max_ckpt_keep", "ckpt_keep_ratio"), "the run saves models"),
-    **dict.fromkeys(("disp_file", "disp_freq", "stat_file", "stat_file_mode"), "the run keeps the files of a round"),
-    **dict.fromkeys(("tensorboard", "tensorboard_log_dir", "tensorboard_freq"), "the run keeps the learning curve"),
-    **dict.fromkeys(("profiling", "profiling_file", "enable_profiler"), "profile with dp train instead"),
-    **dict.fromkeys(("change_bias_after_training",), "the bias is aligned once, before the first training"),
-    **dict.fromkeys(("zero_stage",), "the trainer team is plain data parallel"),
+_REMEDIES = {
+    "training_data validation_data data_dict model_prob": "the run chooses the data",
+    "numb_steps stop_batch num_steps": "use train.steps and train.first_steps",
+    "numb_epoch num_epoch numb_epochs num_epochs num_epoch_dict": "use train.steps",
+    "seed": "use the input's seed",
+    "save_ckpt save_dir save_freq max_ckpt_keep ckpt_keep_ratio": "the run saves the models",
+    "disp_file disp_freq stat_file stat_file_mode": "the run keeps the files of a round",
+    "tensorboard tensorboard_log_dir tensorboard_freq": "the run keeps the learning curve",
+    "profiling profiling_file enable_profiler": "profile with dp train instead",
+    "change_bias_after_training": "the bias is aligned once, before the first training",
+    "enable_ema ema_decay ema_ckpt_keep": "train.best chooses the weights that go on",
+    "zero_stage": "the trainer team is plain data parallel",
 }
+OWNED = {key: remedy for keys, remedy in _REMEDIES.items() for key in keys.split()}
 """Keys of the ``training`` section that the run sets itself, and what to do instead."""
 
 
@@ -49,7 +51,7 @@ def check_deepmd_input(section: TrainSection) -> list[str]:
         return problems
     model = {"type_map": ["H"], "descriptor": {"type": "se_e2_a", "sel": [1]}, "fitting_net": {}}
     try:
-        normalised(round_input(section, model, 1000, 1, Path("round")))
+        normalised(round_input(section, model, 1000, 1, Path("round"), {"systems": ["none"]}))
     except Exception as error:  # dargs raises many kinds
         return [f"train.deepmd: {' '.join(str(error).split())}"]
     return []
@@ -64,26 +66,24 @@ def read_input(section: TrainSection) -> dict[str, Any]:
     try:
         content = j_loader(str(section.deepmd))
     except Exception as error:  # json, yaml and deepmd raise many kinds
-        raise InputError(f"train.deepmd: {section.deepmd}: {error}; give a .json or .yaml deepmd input") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"train.deepmd: {section.deepmd}: {reason}; give a .json or .yaml input") from None
     if not isinstance(content, dict):
         raise InputError(f"train.deepmd: {section.deepmd}: not a deepmd input (a table is expected)")
     return content
 
 
 def round_input(
-    section: TrainSection, model: dict[str, Any], steps: int, seed: int, folder: Path, data: dict | None = None
+    section: TrainSection, model: dict[str, Any], steps: int, seed: int, folder: Path, data: dict[str, Any]
 ) -> dict[str, Any]:
-    """The deepmd input of one round, before deepmd's normalisation.
-
-    ``data``: the sections ``training_data`` and, if any, ``validation_data``.
-    """
+    """The deepmd input of one round, not yet normalised; ``data``: its section ``training_data``."""
     user = read_input(section)
     model = deepcopy(model)
     for net, flags in user.get("model", {}).items():
         model[net].update(flags)
     interval = max(1, steps // 20)
     own = {
-        **(data or {"training_data": {"systems": ["none"]}}),
+        "training_data": data,
         "numb_steps": steps,
         "seed": seed % 2**32,
         "save_ckpt": str(folder / "model.ckpt"),
@@ -110,7 +110,7 @@ def normalised(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _learning_rate(section: TrainSection, user: dict[str, Any]) -> dict[str, Any]:
-    """Exponential decay from start_lr to stop_lr over the round, at every step, unless the user says otherwise."""
+    """Exponential decay from start_lr to stop_lr over the round, unless the user says otherwise."""
     rates = {"type": "exp", "start_lr": section.start_lr, **user}
     if "stop_lr" not in rates and "stop_lr_ratio" not in rates:
         rates["stop_lr"] = section.stop_lr
@@ -121,10 +121,12 @@ def _learning_rate(section: TrainSection, user: dict[str, Any]) -> dict[str, Any
 
 def _conflicts(section: TrainSection, user: dict[str, Any]) -> list[str]:
     user = {key: value for key, value in user.items() if not key.startswith("_")}
-    problems = [
-        f"train.deepmd.{key}: not used here; known are {', '.join(SECTIONS)}" for key in user if key not in SECTIONS
-    ]
-    problems += [f"train.deepmd.{key}: must be a table" for key in SECTIONS if not isinstance(user.get(key, {}), dict)]
+    problems = []
+    for key, value in user.items():
+        if key not in SECTIONS:
+            problems.append(f"train.deepmd.{key}: not used here; known are {', '.join(SECTIONS)}")
+        elif not isinstance(value, dict):
+            problems.append(f"train.deepmd.{key}: must be a table")
     if problems:
         return problems
     for key, remedy in OWNED.items():
@@ -134,8 +136,8 @@ def _conflicts(section: TrainSection, user: dict[str, Any]) -> list[str]:
         if key in user.get("learning_rate", {}) and key in section.model_fields_set:
             problems.append(f"train.deepmd.learning_rate.{key}: train.{key} is given too; remove one of them")
     for net, flags in user.get("model", {}).items():
-        allowed = net in ("descriptor", "fitting_net") and isinstance(flags, dict) and set(flags) <= {"trainable"}
-        if not allowed:
+        known = net in ("descriptor", "fitting_net")
+        if not (known and isinstance(flags, dict) and set(flags) <= {"trainable"}):
             problems.append(
                 f"train.deepmd.model.{net}: the model comes from the checkpoint, remove it;"
                 " only descriptor.trainable and fitting_net.trainable may be given"

@@ -1,9 +1,10 @@
 """One answer, or one exception, on all ranks of a team."""
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ...errors import InputError, TaskError
+from ...errors import TaskError
 
 T = TypeVar("T")
 
@@ -32,28 +33,22 @@ def by_leader(comm: Any, work: Callable[[], T]) -> T:
 def together(comm: Any, work: Callable[[], T]) -> T:
     """Every rank does ``work``, which makes no MPI call of its own; if it fails on one rank, all raise.
 
-    All raise the failure that came first: a failed task (TaskError), any other error (RuntimeError), and
-    last a broken collective, which is only how a rank notices that another one has failed.
+    All raise the same failure: that of a task (TaskError) if there is one, else the earliest (RuntimeError).
+    Later ones are collectives timing out, which is how the other ranks notice.
     """
     if comm is None:
         return work()
-    value = failure = None
+    value = failure = report = None
     try:
         value = work()
     except Exception as error:
         failure = error
-    reports = comm.allgather(failure and (_order_of(failure), comm.rank, f"{type(failure).__name__}: {failure}"))
-    known = [report for report in reports if report]
-    if not known:
+        unexpected = not isinstance(error, TaskError)
+        report = (unexpected, time.time(), comm.rank, f"{type(error).__name__}: {error}")
+    reports = [item for item in comm.allgather(report) if item]
+    if not reports:
         return value
-    kind, rank, text = min(known)
+    unexpected, _, rank, text = min(reports)
     if rank == comm.rank:
         raise failure
-    raise (TaskError if kind == 0 else RuntimeError)(f"rank {rank} of the trainer team: {text}") from failure
-
-
-def _order_of(failure: Exception) -> int:
-    """0: a failed task, 1: any other error, 2: a collective that another rank has left."""
-    if isinstance(failure, TaskError | InputError):
-        return 0
-    return 2 if isinstance(failure, RuntimeError) and any(word in str(failure) for word in ("gloo", "NCCL")) else 1
+    raise (RuntimeError if unexpected else TaskError)(f"rank {rank} of the trainer team: {text}") from failure

@@ -61,3 +61,10 @@ def test_starting_is_light():
     code = f"import sys, pfdhpc.cli.main, pfdhpc.roles.job; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_threads_can_be_limited_before_numpy_is_there():
+    """BLAS reads its thread count when numpy is imported, which must be after the input is read."""
+    code = "import sys, pfdhpc.cli.main, pfdhpc.cli.commands; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "False", done.stderr

@@ -9,6 +9,7 @@ from rich.table import Table
 from ..config import load
 from ..errors import EXIT_COMPLETE, InputError
 from ..log import console
+from ..parallel.devices import limit_threads
 from ..parallel.layout import IDLE, plan_layout, smallest_world
 
 
@@ -45,12 +46,21 @@ def plan(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The job itself, on every rank."""
+    limit_threads(_threads(options.input))
     from ..parallel.world import leave
     from ..roles.job import run as run_job
 
     code = run_job(options.input)
-    leave(code)
+    leave()
     return code
+
+
+def _threads(path: Path) -> int:
+    """What the input asks for; of a bad input the job itself will tell, once."""
+    try:
+        return load(path).ranks.threads
+    except InputError:
+        return 1
 
 
 def where(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Threads and GPUs of a rank, settled before torch, LAMMPS or BLAS load."""
+"""Threads and GPUs of a rank, settled before BLAS, torch or LAMMPS load."""
 
 import os
 import subprocess
@@ -39,6 +39,8 @@ def visible_gpus() -> list[str]:
 def seats(layout: Layout, hosts: Sequence[str], gpus: Sequence[list[str]]) -> list[Seat]:
     """A seat per rank: on each node the trainer's, then the explorers', then the labelers' ranks
     take the GPUs in turn, so that two roles share a card only where there are fewer cards than ranks."""
+    if layout.world_size == 1:
+        return [Seat(hosts[0], gpus[0][0] if gpus[0] else None)]
     taken: dict[str, int] = {}
     chosen: dict[int, Seat] = {}
     for role in (TRAINER, EXPLORER, LABELER):
@@ -51,15 +53,19 @@ def seats(layout: Layout, hosts: Sequence[str], gpus: Sequence[list[str]]) -> li
     return [chosen.get(rank, Seat(hosts[rank], None)) for rank in range(len(hosts))]
 
 
-def settle(seat: Seat, role: str, threads: int) -> None:
-    """Put a seat and a number of threads into force for this process.
-
-    deepmd takes ``cuda:LOCAL_RANK`` at import: with one visible card that is 0 for a trainer,
-    and it must be unset for the others.
-    """
+def limit_threads(threads: int) -> None:
+    """Threads per rank for BLAS, torch and LAMMPS; must come before numpy is imported."""
     for name in THREAD_VARIABLES:
         os.environ[name] = str(threads)
+
+
+def settle(seat: Seat, trains: bool) -> None:
+    """Put a seat into force for this process, before torch or LAMMPS load.
+
+    deepmd takes ``cuda:LOCAL_RANK`` at import: with one visible card that is 0 for a rank that trains,
+    and it must be unset for the others.
+    """
     os.environ["CUDA_VISIBLE_DEVICES"] = seat.gpu if seat.gpu is not None else ""
     os.environ.pop("LOCAL_RANK", None)
-    if role == TRAINER:
+    if trains:
         os.environ["LOCAL_RANK"] = "0"

@@ -1,6 +1,5 @@
 """The one place that names the world communicator."""
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -27,18 +26,15 @@ def communicator() -> Any:
     return MPI.COMM_WORLD
 
 
-def leave(code: int) -> None:
-    """End this process with an exit code that is not a failure of MPI's; every rank must come here.
+def leave() -> None:
+    """Finalize MPI, on every rank, so that the exit code that follows is a plain one.
 
-    Under ``python -m mpi4py`` a non-zero ``sys.exit`` is an MPI_Abort, which some launchers turn into
-    an exit code of their own.
+    Under ``python -m mpi4py`` a non-zero exit before that is an MPI_Abort, which some launchers turn
+    into an exit code of their own. (Leaving by ``os._exit`` instead makes MPICH's launcher kill the rest.)
     """
     from mpi4py import MPI
 
-    sys.stdout.flush()
-    sys.stderr.flush()
     MPI.Finalize()
-    os._exit(code)
 
 
 def abandon(comm: Any, code: int) -> None:

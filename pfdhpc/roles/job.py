@@ -17,7 +17,7 @@ from ..errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_COMPLETE, InputError, StoreE
 from ..log import console, open_log
 from ..parallel import devices, world
 from ..parallel.channel import Channel, InlineChannel, MpiChannel
-from ..parallel.layout import COORDINATOR, IDLE, Layout, plan_layout
+from ..parallel.layout import COORDINATOR, IDLE, TRAINER, Layout, plan_layout
 from ..store.lock import RunLock
 from . import worker
 from .coordinator import Coordinator
@@ -79,10 +79,10 @@ def _work(comm, plan: Plan) -> int:
     rank, layout, folder = comm.Get_rank(), plan.layout, RunFolder(plan.config.run.directory)
     seat = world.take_seat(comm, layout, devices.visible_gpus() if plan.config.ranks.gpus == "auto" else [])
     place = world.split(comm, layout)
-    role = place.team.role if place.team else "coordinator"
-    devices.settle(seat, role, plan.config.ranks.threads)
+    trains = layout.world_size == 1 or (place.team is not None and place.team.role == TRAINER)
+    devices.settle(seat, trains)
     open_log(folder.logs / f"rank-{rank:05d}.log", rank)
-    if rank == COORDINATOR:
+    if place.rank == COORDINATOR:
         return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm))
     ignore_signals()
     return _serve(plan, folder, place)

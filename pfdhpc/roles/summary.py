@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ def conclude(coordinator: Coordinator) -> None:
     config, folder, state, store = coordinator.config, coordinator.folder, coordinator.state, coordinator.store
     results = collect(config, state, store)
     results["overhead_seconds"] = {kind: median(values) for kind, values in coordinator.overheads.items()}
-    (folder.final / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder.final / "results.json").write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n")
     held_out = coordinator.evaluated
     if held_out is not None and held_out.test_ids:
         records = store.records(held_out.test_ids)
@@ -47,6 +48,15 @@ def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
         "seconds": dict(state.seconds),
         "model": state.model.digest,
     }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def verdict(config: Config, state: RunState) -> str:

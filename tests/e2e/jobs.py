@@ -35,6 +35,7 @@ interval = 10
 temperatures = [500.0]
 [select]
 max_sel = 3
+min_gain = -100.0
 [label]
 type = "ase"
 options = {{ calculator = "ase.calculators.emt.EMT" }}

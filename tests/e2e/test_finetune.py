@@ -14,7 +14,7 @@ from pfdhpc.store.store import read_records, verify
 def fingerprint(folder):
     """Frames, who picked them, labels and models: what must not depend on interruptions."""
     frames = [
-        (r.label_id, r.origin, r.label.energy, r.prediction and r.prediction.energy)
+        (r.label_id, repr(r.origin), r.label.energy, r.prediction and r.prediction.energy)
         for r in read_records(folder / "run" / "frames")
     ]
     return frames, results(folder)["model"]

@@ -25,8 +25,8 @@ done
 
 state=$(status state) after=$(status progress) job=${PFDHPC_JOB:-1}
 echo "slurm: job $job of at most $MAX_JOBS, exit code $code, $state, progress $before -> $after"
-# The state counts too: a launcher may turn exit code 3 into one of its own.
-if [[ $code -ne 3 && $state != incomplete ]]; then
+# The state counts too: a launcher may turn exit code 3 into one of its own (137), but not into 0, 1 or 2.
+if [[ $code -le 2 || ($code -ne 3 && $state != incomplete) ]]; then
     exit "$code"
 elif [[ $after == "$before" ]]; then
     echo "slurm: nothing progressed in this job: not submitted again"

@@ -103,20 +103,82 @@ def test_more_teams_in_threads_give_the_same_run(finished, tmp_path):
     assert fingerprint(run) == fingerprint(finished)
 
 
-def test_labels_that_fail_are_kept_apart_with_their_reason(tmp_path):
+def test_labels_that_fail_are_kept_apart_and_a_run_without_any_fails_with_the_reason(tmp_path):
     run = ToyRun(make_config(tmp_path, label={"max_force": 1e-6}, converge={"max_rounds": 1}))
-    run.run()
+    assert run.run() == EXIT_BUG
     assert len(run.store) == 0
     assert run.state.history[0].rejected == 4
-    assert all("force" in reason for _, reason, _ in run.store.rejected())
+    assert all("force" in reason for _, reason in run.store.rejected())
+    assert "no label was accepted" in run.state.failure
+    assert read_status(run.folder.directory)["state"] == "failed"
 
 
-def test_a_run_without_any_trainable_label_fails_with_the_reason(tmp_path):
-    config = make_config(tmp_path, explore={"max_restarts": 0, "guard": {"max_temperature": 1.0}}, init={"frames": 0})
-    run = ToyRun(config)
+def test_a_run_whose_replicas_all_died_goes_on_with_wider_guards(tmp_path):
+    tight = make_config(tmp_path, explore={"max_restarts": 0, "guard": {"max_temperature": 1.0}}, init={"frames": 2})
+    run = ToyRun(tight)
     assert run.run() == EXIT_BUG
-    assert "replica" in run.state.failure
-    assert read_status(config.run.directory)["state"] == "failed"
+    assert "retired" in run.state.failure
+    again = ToyRun(tight)
+    assert again.run() == EXIT_BUG and "retired" in again.state.failure
+    wide = ToyRun(make_config(tmp_path, init={"frames": 2}), changed=["explore.guard.max_temperature"])
+    assert wide.run() == EXIT_COMPLETE
+    assert wide.state.round == 2 and len(wide.store) == 8
+
+
+def test_tightened_criteria_let_a_converged_run_go_on(tmp_path):
+    loose = ToyRun(make_config(tmp_path, converge={"force_rmse": 1e3}))
+    assert loose.run() == EXIT_COMPLETE
+    assert (loose.state.ended, loose.state.round) == ("converged", 1)
+    tight = ToyRun(make_config(tmp_path, converge={"force_rmse": 1e-9}))
+    assert tight.run() == EXIT_COMPLETE
+    assert (tight.state.ended, tight.state.round) == ("max_rounds", 2)
+
+
+def test_a_saturated_run_searches_again_when_the_search_was_changed(tmp_path):
+    blunt = ToyRun(make_config(tmp_path, select={"min_gain": 1e9}))
+    assert blunt.run() == EXIT_COMPLETE
+    assert (blunt.state.ended, len(blunt.store)) == ("saturated", 4)
+    assert ToyRun(make_config(tmp_path, select={"min_gain": 1e9})).run() == EXIT_COMPLETE
+    sharp = ToyRun(make_config(tmp_path), changed=["select.min_gain"])
+    assert sharp.run() == EXIT_COMPLETE
+    assert len(sharp.store) > 4
+
+
+def test_new_temperatures_join_a_resumed_run(tmp_path):
+    first = ToyRun(make_config(tmp_path)).stop_after(8)
+    assert first.run() == EXIT_INCOMPLETE
+    config = make_config(tmp_path, explore={"temperatures": [600.0, 900.0]})
+    second = ToyRun(config, changed=["explore.temperatures"])
+    assert second.run() == EXIT_COMPLETE
+    assert {replica.temperature[0] for replica in second.state.replicas} == {600.0, 900.0}
+
+
+def test_the_label_budget_is_kept_to_and_given_labels_are_free(tmp_path):
+    from pfdhpc.store.export import export
+
+    budget = ToyRun(make_config(tmp_path / "a", converge={"max_labels": 6, "max_rounds": 9}))
+    assert budget.run() == EXIT_COMPLETE
+    assert budget.state.ended == "max_labels" and len(budget.store) == 6
+    export(budget.store.records(), tmp_path / "given.extxyz", "extxyz")
+    init = {"frames": 1, "data": [str(tmp_path / "given.extxyz")]}
+    given = ToyRun(make_config(tmp_path / "b", init=init, converge={"max_labels": 3, "max_rounds": 9}))
+    assert given.run() == EXIT_COMPLETE
+    assert given.state.given == 6 and len(given.store) == 6 + 3
+
+
+def test_a_bug_in_a_team_ends_the_job_and_the_status_says_so(tmp_path):
+    run = ToyRun(make_config(tmp_path))
+    run.trainer.handle = lambda order: 1 / 0
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        run.run()
+    assert read_status(run.folder.directory)["state"] == "failed"
+
+
+def test_a_late_team_is_left_out_of_the_selection(tmp_path):
+    config = make_config(tmp_path, ranks={"explorer": {"teams": 2}}, select={"patience": 0.5})
+    run = ToyRun(config, size=5, threads=True, deaf="explorer-1")
+    assert run.run() == EXIT_COMPLETE
+    assert [item.labelled for item in run.state.history] == [4, 3, 3]
 
 
 def test_elements_the_model_does_not_know_are_refused_before_anything_is_written(tmp_path):

@@ -108,18 +108,15 @@ def test_a_store_keeps_every_label_once_over_restarts(tmp_path):
 def test_rejected_frames_are_kept_apart_with_their_reason(tmp_path):
     store = Store(tmp_path, ATTRS)
     without, with_label = make_record(0, labelled=False), make_record(1)
-    store.reject(without, "SCF did not\0 converge \udc80", "failed", "pbe")
-    store.reject(with_label, "force 200 eV/Å", "rejected", "pbe")
-    store.reject(with_label, "a second reason", "rejected", "pbe")
+    store.reject(without, "SCF did not\0 converge \udc80", "pbe")
+    store.reject(with_label, "force 200 eV/Å", "pbe")
+    store.reject(with_label, "a second reason", "pbe")
     reopened = Store(tmp_path, ATTRS)
     assert len(reopened) == 0
     assert reopened.was_rejected(without.frame_id, "pbe") == "SCF did not converge ?"
     assert reopened.was_rejected(without.frame_id, "r2scan") is None
     assert identical(reopened.refused(with_label.frame_id, "pbe"), with_label)
-    assert sorted((reason, kind) for _, reason, kind in reopened.rejected()) == [
-        ("SCF did not converge ?", "failed"),
-        ("force 200 eV/Å", "rejected"),
-    ]
+    assert sorted(reason for _, reason in reopened.rejected()) == ["SCF did not converge ?", "force 200 eV/Å"]
 
 
 def test_only_good_labels_are_committed(tmp_path):

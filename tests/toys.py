@@ -6,6 +6,7 @@ coordinator and channels are the real ones.
 
 import json
 import threading
+import time
 from pathlib import Path
 
 from ase.build import bulk
@@ -90,11 +91,25 @@ class ToyTrainer:
         return m.ModelRef(version, self.folder.publish(path, path))
 
 
+class Deaf:
+    """A team that does what it is asked but comes late to every selection."""
+
+    def __init__(self, program):
+        self.program = program
+        self.ready = program.ready
+
+    def handle(self, order):
+        if isinstance(order, m.Select):
+            time.sleep(2.0)
+        return self.program.handle(order)
+
+
 class ToyRun:
     """One job in one process. ``threads`` gives each team a thread of its own; otherwise all take turns."""
 
-    def __init__(self, config, size=4, threads=False):
+    def __init__(self, config, size=4, threads=False, changed=(), deaf=""):
         self.config = config
+        self.deaf = deaf
         self.folder = RunFolder(config.run.directory)
         self.layout = plan_layout(config.ranks, size)
         self.lines = []
@@ -110,6 +125,7 @@ class ToyRun:
             self.stopping,
             level_hash(config.label),
             {"input": dump(config)},
+            changed,
             Listener(self._event, self.lines.append),
         )
 
@@ -145,7 +161,8 @@ class ToyRun:
         if team.role == TRAINER:
             self.trainer = ToyTrainer(self.folder)
             return self.trainer
-        return worker.make_program(team, self.config, self.folder, None, peers)
+        program = worker.make_program(team, self.config, self.folder, None, peers)
+        return Deaf(program) if team.name == self.deaf else program
 
     def _inline(self):
         handlers = {}

@@ -11,6 +11,7 @@ from ..errors import EXIT_COMPLETE, InputError
 from ..log import console
 from ..parallel.devices import limit_threads
 from ..parallel.layout import IDLE, plan_layout, smallest_world
+from ..roles.stopping import Stopping
 
 
 def check(options: argparse.Namespace) -> int:
@@ -46,11 +47,13 @@ def plan(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The job itself, on every rank."""
+    stopping = Stopping()
+    stopping.listen()  # first of all: a signal while programs load is a clean stop too
     limit_threads(_threads(options.input))
     from ..parallel.world import leave
     from ..roles.job import run as run_job
 
-    code = run_job(options.input)
+    code = run_job(options.input, stopping)
     leave()
     return code
 

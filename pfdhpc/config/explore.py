@@ -2,13 +2,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .base import ExistingFile, Section
 
 Positive = Annotated[float, Field(gt=0)]
-Ramp = Positive | tuple[Positive, Positive]
+Temperature = Positive | tuple[Positive, Positive]
 """A temperature in K, or [start, end] of a linear ramp over one segment."""
+Pressure = float | tuple[float, float]
+"""A pressure in bar, or [start, end] of a linear ramp over one segment; negative under tension."""
+
+
+def ends(ramp: float | tuple[float, float]) -> tuple[float, float]:
+    """The values of a :data:`Temperature` or :data:`Pressure` at the start and the end of a segment."""
+    start, end = ramp if isinstance(ramp, tuple) else (ramp, ramp)
+    return start, end
 
 
 class PerturbSection(Section):
@@ -41,12 +49,28 @@ class ExploreSection(Section):
     timestep: float = Field(1.0, gt=0, description="fs")
     steps: int = Field(200, ge=1, description="MD steps of a replica in one round")
     interval: int = Field(20, ge=1, description="steps between candidate frames")
-    temperatures: list[Ramp] = Field([300.0], min_length=1, description="K; [start, end] ramps over each segment")
-    pressures: list[float] = Field([0.0], min_length=1, description="bar; npt ensembles only")
+    temperatures: list[Temperature] = Field([300.0], min_length=1, description="K; [start, end] ramps over each segment")
+    pressures: list[Pressure] = Field(
+        [0.0], min_length=1, description="bar; [start, end] ramps over each segment; npt ensembles only"
+    )
     temperature_damping: float = Field(100.0, gt=0, description="fs, thermostat time constant")
     pressure_damping: float = Field(1000.0, gt=0, description="fs, barostat time constant")
+    committee: list[ExistingFile] = Field(
+        [], description="frozen models (.pth) that give, with the current one, the force deviation of each candidate"
+    )
     guard: GuardSection = GuardSection()
     max_restarts: int = Field(5, ge=0, description="guard restarts after which a replica is retired")
+
+    @field_validator("temperatures", "pressures")
+    @classmethod
+    def _differ(cls, ramps):
+        """Replicas are named by these values, printed with six digits."""
+        printed = [tuple(float(f"{value:g}") for value in ends(ramp)) for ramp in ramps]
+        for index, values in enumerate(printed):
+            if values in printed[:index]:
+                text = " to ".join(f"{value:g}" for value in dict.fromkeys(values))
+                raise ValueError(f"{text} is given twice (to six digits); every entry is a replica of its own")
+        return ramps
 
     @model_validator(mode="after")
     def _consistent(self):

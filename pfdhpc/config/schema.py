@@ -15,6 +15,7 @@ from .train import ModelSection, TrainSection
 class RunSection(Section):
     directory: AnyPath = Field("run", validate_default=True, description="where everything the run writes goes")
     time_limit: float | None = Field(None, gt=0, description="seconds after which the run stops cleanly, exit code 3")
+    grace: float = Field(20.0, ge=0, description="seconds an interrupted run waits for labels that are being made")
     keep_checkpoints: int = Field(3, ge=1, description="number of checkpoints kept")
     overdue: float = Field(
         86400.0, gt=0, description="seconds without an answer after which a team is given up and its work re-issued"
@@ -47,7 +48,8 @@ class ConvergeSection(Section):
     patience: int = Field(1, ge=1, description="rounds in a row that must satisfy the criteria")
     min_frames: int = Field(1, ge=1, description="new labels a round needs for its errors to count")
     max_rounds: int = Field(10, ge=1, description="exploration rounds")
-    max_labels: int | None = Field(None, gt=0, description="budget of first-principles labels")
+    max_labels: int | None = Field(None, gt=0, description="budget of first-principles labels; given ones are free")
+    max_seconds: float | None = Field(None, gt=0, description="wall time over all jobs of the run, by the end of a round")
 
 
 class Config(Section):

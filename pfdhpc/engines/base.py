@@ -24,7 +24,7 @@ class SegmentTask:
     state: bytes | None  # the engine's own restart bytes at the end of the last segment; None: begin at ``start``
     segment: int
     temperature: tuple[float, float]  # K, at the start and end of the segment
-    pressure: float  # bar
+    pressure: tuple[float, float]  # bar, at the start and end of the segment; 0 where there is no barostat
     seed: int
 
 
@@ -44,8 +44,11 @@ class Explorer(ABC):
     """Runs molecular dynamics with the current model, one rank, one replica at a time."""
 
     @abstractmethod
-    def load_models(self, models: Sequence[Path]) -> None:
-        """Take new model files; the first one drives the dynamics, all together give the deviation."""
+    def load_models(self, models: Sequence[Path], type_map: tuple[str, ...]) -> None:
+        """Take new model files; the first one drives the dynamics, all together give the deviation.
+
+        ``type_map`` holds the elements in the models' order.
+        """
 
     @abstractmethod
     def run(self, task: SegmentTask) -> SegmentResult:

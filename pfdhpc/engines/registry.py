@@ -1,7 +1,6 @@
 """Engines by name. A new engine is one file and one row here; it is imported only where it is used."""
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ..config.explore import ExploreSection
@@ -14,9 +13,9 @@ LABELERS = {"gpaw": "label.gpaw:GpawLabeler", "ase": "label.ase:AseLabeler", "de
 TRAINERS = {"deepmd": "train.deepmd:DeepmdTrainer"}
 
 
-def make_explorer(section: ExploreSection, type_map: tuple[str, ...], scratch: Path) -> Explorer:
-    """An explorer for this rank. ``type_map`` is the model's, ``scratch`` a folder of its own."""
-    return _load(EXPLORERS[section.engine])(section, type_map, scratch)
+def make_explorer(section: ExploreSection) -> Explorer:
+    """An explorer for this rank; raises InputError when its program does not start."""
+    return _load(EXPLORERS[section.engine])(section)
 
 
 def make_labeler(section: LabelSection, comm: Any) -> Labeler:

@@ -7,7 +7,7 @@ from functools import singledispatch
 from ..config import Config
 from ..data import Record
 from . import messages as m
-from .converge import reason_to_end, satisfied
+from .converge import reason_to_end
 from .metrics import error_table, exploring_errors
 from .split import assign
 from .state import DONE, EVALUATE, EXPLORE, LABEL, SELECT, TRAIN, Replica, RoundRecord, RunState
@@ -87,7 +87,8 @@ def _without(state: RunState, absent: tuple[str, ...]) -> RunState:
 def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
     if state.running:
         return state
-    pending = tuple(sorted(state.picked, key=lambda record: record.frame_id))
+    picked = {record.frame_id: record for record in state.picked}
+    pending = tuple(picked[frame_id] for frame_id in sorted(picked))
     state = replace(state, phase=LABEL, picked=(), pending=pending).note(selected=len(pending))
     return _labels_done(config, state, known)
 
@@ -121,7 +122,7 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
         return state
     if state.fresh and state.round > 0:
         errors = exploring_errors(known(state.fresh))
-        state = state.note(errors=errors, satisfied=satisfied(config.converge, errors))
+        state = state.note(errors=errors)
     if state.fresh:
         return replace(state, phase=TRAIN)
     return _round_done(config, state)
@@ -140,11 +141,9 @@ def _(answer: m.Trained, config, state, known):
 
 
 def _round_done(config: Config, state: RunState) -> RunState:
-    if not state.n_labels and not any(not item.retired for item in state.replicas):
-        return replace(state, failure="there is no label and no replica left to explore with")
     ended = reason_to_end(config.converge, state)
-    if not ended and all(item.retired for item in state.replicas):
-        return replace(state, failure="every replica was retired by its guards; see explore.guard and the log files")
+    if ended and not state.train_ids:
+        return replace(state, failure="no label was accepted, so nothing was trained; the reasons are with the frames")
     if ended:
         return replace(state, phase=EVALUATE, ended=ended)
     return next_round(state)
@@ -154,9 +153,18 @@ def next_round(state: RunState) -> RunState:
     """Begin the next exploration round with the newest model."""
     number = state.round + 1
     record = RoundRecord(number, model_version=state.model.version)
-    return replace(
-        state, phase=EXPLORE, round=number, explored=(), picked=(), ended="", history=(*state.history, record)
+    return check_alive(
+        replace(state, phase=EXPLORE, round=number, explored=(), picked=(), ended="", history=(*state.history, record))
     )
+
+
+def check_alive(state: RunState) -> RunState:
+    """Exploration needs a replica."""
+    if state.phase == EXPLORE and all(replica.retired for replica in state.replicas):
+        return replace(
+            state, failure="every replica was retired by its guards; see logs/, explore.guard and explore.max_restarts"
+        )
+    return state
 
 
 @_apply.register

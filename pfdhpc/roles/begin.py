@@ -1,18 +1,22 @@
 """The state a fresh run starts from, and how a resumed one takes up the kept one."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from ..config import Config
-from ..config.explore import SystemSection
+from ..config.explore import SystemSection, ends
 from ..data import Frame, Origin, Record
 from ..data.io import read_labelled
+from ..engines.explore.check import check_starts
 from ..engines.explore.perturb import perturb, starts
 from ..errors import InputError
-from .apply import next_round
-from .converge import reason_to_end
+from .apply import check_alive, next_round
+from .converge import SATURATED, reason_to_end
 from .policy import seed_of
 from .state import DONE, EVALUATE, Replica, RoundRecord, RunState
 
@@ -30,9 +34,15 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
 
     An empty ``type_map`` (the model could not be read) leaves the elements unchecked.
     """
-    frames = {system.name: starts(system, seed_of(config, "start", system.name)) for system in config.system}
-    given = _given(config)
-    problems = _unknown_elements(frames, given, type_map) if type_map else []
+    problems: list[str] = []
+    frames = {system.name: _collect(problems, _starts, config, system) or [] for system in config.system}
+    given = [_collect(problems, _given, path) or () for path in config.init.data]
+    given = tuple({record.frame_id: record for some in given for record in some}.values())
+    given = tuple(sorted(given, key=lambda record: record.frame_id))
+    if type_map:
+        problems += _unknown_elements(frames, given, type_map)
+    for name, some in frames.items():
+        problems += check_starts(config.explore, name, some)
     if problems:
         raise InputError(problems)
     state = RunState(
@@ -40,34 +50,49 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         replicas=tuple(replica for system in config.system for replica in _replicas(config, system, frames)),
         pending=_initial(config),
         fresh=tuple(sorted(record.label_id for record in given)),
+        given=len(given),
         history=(RoundRecord(0),),
     )
     return Start(state, given)
 
 
-def resume(config: Config, kept: RunState, fresh: RunState) -> RunState:
-    """The kept state under a configuration whose mutable keys may have changed.
+def resume(config: Config, kept: RunState, fresh: RunState, changed: Collection[str] = ()) -> RunState:
+    """The kept state under a configuration in which the mutable keys ``changed`` differ.
 
-    Replicas at new temperatures or pressures join, those no longer asked for are left out; a run
-    that had reached a limit which has been raised goes on.
+    Replicas at new temperatures or pressures join, those no longer asked for are left out; where
+    [explore] changed, guard restarts are forgiven; a run that had reached a limit which has been raised,
+    or was saturated under another [explore] or [select], goes on.
     """
-    old = {replica.replica: replica for replica in kept.replicas}
-    merged = tuple(old.get(replica.replica, replica) for replica in fresh.replicas)
-    kept = replace(kept, replicas=merged)
-    if kept.phase in (EVALUATE, DONE) and kept.ended and not reason_to_end(config.converge, kept):
-        return next_round(kept)
-    return kept
+    forgiven = any(key.startswith("explore.") for key in changed)
+    old = {replica.replica: _again(replica, config, forgiven) for replica in kept.replicas}
+    kept = replace(kept, replicas=tuple(old.get(replica.replica, replica) for replica in fresh.replicas))
+    if kept.phase in (EVALUATE, DONE):
+        reason = reason_to_end(config.converge, kept)
+        searched_otherwise = any(key.startswith(("explore.", "select.")) for key in changed)
+        if not reason or (reason == SATURATED and searched_otherwise):
+            return next_round(kept)
+        return replace(kept, ended=reason)
+    return check_alive(kept)
+
+
+def _again(replica: Replica, config: Config, forgiven: bool) -> Replica:
+    restarts = 0 if forgiven else replica.restarts
+    return replace(replica, restarts=restarts, retired=restarts > config.explore.max_restarts)
 
 
 def _replicas(config: Config, system: SystemSection, frames: dict[str, list[Frame]]):
     """One replica per start structure, temperature and pressure."""
     for index, frame in enumerate(frames[system.name]):
-        for ramp in config.explore.temperatures:
-            low, high = ramp if isinstance(ramp, tuple) else (ramp, ramp)
-            for pressure in config.explore.pressures:
-                name = f"{system.name}-{index}-{low:g}K" + (f"-{high:g}K" if high != low else "")
-                name += f"-{pressure:g}bar" if config.explore.ensemble.startswith("npt") else ""
-                yield Replica(name, system.name, frame, (low, high), pressure)
+        for temperature in map(ends, config.explore.temperatures):
+            for pressure in map(ends, config.explore.pressures):
+                name = f"{system.name}-{index}{_printed(temperature, 'K')}"
+                name += _printed(pressure, "bar") if config.explore.ensemble.startswith("npt") else ""
+                yield Replica(name, system.name, frame, temperature, pressure)
+
+
+def _printed(ramp: tuple[float, float], unit: str) -> str:
+    """``-300K``, or ``-300K-400K`` for a ramp."""
+    return "".join(f"-{value:g}{unit}" for value in dict.fromkeys(ramp))
 
 
 def _initial(config: Config) -> tuple[Record, ...]:
@@ -77,7 +102,10 @@ def _initial(config: Config) -> tuple[Record, ...]:
         for system in config.system
     }
     records = []
-    for index in range(config.init.frames):
+    budget = config.init.frames
+    if config.converge.max_labels is not None:
+        budget = min(budget, config.converge.max_labels)
+    for index in range(budget):
         system = config.system[index % len(config.system)]
         given = sources[system.name]
         rng = np.random.default_rng(seed_of(config, "init", system.name, index))
@@ -87,17 +115,29 @@ def _initial(config: Config) -> tuple[Record, ...]:
     return tuple(sorted(records, key=lambda record: record.frame_id))
 
 
-def _given(config: Config) -> tuple[Record, ...]:
-    records = {}
-    for path in config.init.data:
-        for record in read_labelled(path):
-            kept = replace(
-                record,
-                origin=Origin(system=path.stem, replica="given", round=0),
-                labelling=replace(record.labelling, level=f"given-{path.stem}"),
-            )
-            records[kept.frame_id] = kept
-    return tuple(records[key] for key in sorted(records))
+def _starts(config: Config, system: SystemSection) -> list[Frame]:
+    return starts(system, seed_of(config, "start", system.name))
+
+
+def _given(path: Path) -> tuple[Record, ...]:
+    """Labelled frames the user brought along, at a level of theory of their own."""
+    return tuple(
+        replace(
+            record,
+            origin=Origin(system=path.stem, replica="given", round=0),
+            labelling=replace(record.labelling, level=f"given-{path.stem}"),
+        )
+        for record in read_labelled(path)
+    )
+
+
+def _collect(problems: list[str], work: Callable, *arguments: Any) -> Any:
+    """The result of ``work``, or its problems added to the list."""
+    try:
+        return work(*arguments)
+    except InputError as error:
+        problems += error.problems
+        return None
 
 
 def _unknown_elements(frames: dict[str, list[Frame]], given: tuple[Record, ...], type_map) -> list[str]:

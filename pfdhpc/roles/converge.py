@@ -8,12 +8,14 @@ CONVERGED = "converged"
 SATURATED = "saturated"
 MAX_ROUNDS = "max_rounds"
 MAX_LABELS = "max_labels"
+MAX_SECONDS = "max_seconds"
 
 MEANING = {
     CONVERGED: "the convergence criteria hold",
     SATURATED: "the selection found nothing new to label",
     MAX_ROUNDS: "converge.max_rounds was reached",
     MAX_LABELS: "converge.max_labels was reached",
+    MAX_SECONDS: "converge.max_seconds was reached",
 }
 
 
@@ -36,12 +38,14 @@ def satisfied(section: ConvergeSection, errors: ErrorTable | None) -> bool:
 def reason_to_end(section: ConvergeSection, state: RunState) -> str:
     """Why the run is over after the current round; empty if it goes on."""
     last = state.history[-section.patience :]
-    if len(last) == section.patience and all(item.satisfied for item in last):
+    if len(last) == section.patience and all(satisfied(section, item.errors) for item in last):
         return CONVERGED
     if state.current.saturated:
         return SATURATED
-    if section.max_labels is not None and state.n_labels >= section.max_labels:
+    if section.max_labels is not None and state.n_paid >= section.max_labels:
         return MAX_LABELS
     if state.round >= section.max_rounds:
         return MAX_ROUNDS
+    if section.max_seconds is not None and state.elapsed >= section.max_seconds:
+        return MAX_SECONDS
     return ""

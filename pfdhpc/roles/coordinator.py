@@ -1,7 +1,7 @@
 """The coordinator: receive, file, apply, plan, send, checkpoint. It decides nothing itself."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from ..config import Config
 from ..data import Record
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from ..parallel.channel import Channel
-from ..parallel.layout import TRAINER, Layout, Team
+from ..parallel.layout import IDLE, TRAINER, Layout, Team
 from ..store.checkpoint import load_checkpoint, save_checkpoint
 from ..store.status import write_status
 from ..store.store import Store
@@ -24,8 +24,8 @@ from .stopping import Stopping
 
 POLL = 0.25
 """Seconds the coordinator sleeps at most before it looks at the clock and the signals again."""
-GRACE = 10.0
-"""Seconds an interrupted run waits for labels that are being made."""
+START_PATIENCE = 900.0
+"""Seconds in which every team must have loaded its programs."""
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Listener:
 
     event: Callable[[RunState, RunState, Any], None] = lambda before, after, message: None
     say: Callable[[str], None] = lambda text: None
+    conclude: Callable[["Coordinator"], None] = lambda coordinator: None
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Coordinator:
     stopping: Stopping
     level: str
     attrs: dict[str, str]
+    changed: Collection[str] = ()  # mutable keys that differ from the run so far
     listener: Listener = field(default_factory=Listener)
 
     def __post_init__(self):
@@ -62,18 +64,29 @@ class Coordinator:
         self.evaluated: m.Evaluated | None = None
         self._saved: tuple = ()
         self._kept = 0  # progress in the last checkpoint
+        self._started = time.monotonic()
+        self._before = 0.0  # seconds of earlier jobs
 
     def run(self) -> int:
-        """The whole job; returns the exit code."""
-        if problems := self._open():
-            raise InputError(problems)
+        """The whole job; returns the exit code. Raises InputError before anything was written."""
+        ready = self._gather_ready()
+        if ready is None:
+            return EXIT_INCOMPLETE
+        self._open(ready)
+        try:
+            return self._loop()
+        except BaseException as error:
+            self._status("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            raise
+
+    def _loop(self) -> int:
         while not self._over():
-            self._receive(POLL)
-            self._give_up_overdue()
             self._issue()
             self._checkpoint_if_due()
             if reason := self.stopping.reason():
                 return self._interrupt(reason)
+            self._receive(POLL)
+            self._give_up_overdue()
         return self._finish()
 
     def dismiss(self, code: int, patience: float = 5.0) -> bool:
@@ -85,40 +98,50 @@ class Coordinator:
 
     # start
 
-    def _open(self) -> list[str]:
-        """Wait for all teams, collect what they found wrong, and take up or make the state."""
-        ready = self._gather_ready()
+    def _open(self, ready: list[m.Ready]) -> None:
+        """Take up the kept state, or make a fresh one."""
         problems = sorted({problem for answer in ready for problem in answer.problems})
         if problems:
-            return problems
+            raise InputError(problems)
         type_map = next(answer.type_map for answer in ready if answer.team.startswith(TRAINER))
         start = begin(self.config, type_map)  # raises InputError before anything is written
-        self.folder.keep_input(self.attrs["input"])
         self.store = Store(self.folder.frames, self.attrs)
         tree = load_checkpoint(self.folder.checkpoints)
         if tree is None:
             self.store.commit(start.given)
             self.state = start.state
         else:
-            self.state = resume(self.config, from_tree(tree["state"]), start.state)
-            if self._over():
-                self.listener.say(f"this run is complete: {self.state.ended}; nothing is left to do")
-                return []
+            self.state = resume(self.config, from_tree(tree["state"]), start.state, self.changed)
             self._kept = self.state.progress
-            self.listener.say(f"resumed: round {self.state.round}, {self.state.phase}, {len(self.store)} labels kept")
-        self._status("running", self.state.phase)
-        return []
+            self._tell_resumed()
+        self._before = self.state.elapsed
+        if self.state.phase != DONE and self._may_save():
+            self._save()
+        self.folder.keep_input(self.attrs["input"])
 
-    def _gather_ready(self) -> list[m.Ready]:
+    def _tell_resumed(self) -> None:
+        if self.state.phase == DONE:
+            self.listener.say(f"this run is complete ({self.state.ended}); nothing is left to do")
+        else:
+            self.listener.say(f"resumed: round {self.state.round}, {self.state.phase}, {len(self.store)} labels kept")
+
+    def _gather_ready(self) -> list[m.Ready] | None:
+        """Wait until every team has started; None if the job is to stop before that."""
         ready: list[m.Ready] = []
-        expected = [team for team in self.layout.teams if team.role != "idle"]
+        expected = {team.name for team in self.layout.teams if team.role != IDLE}
+        deadline = time.monotonic() + START_PATIENCE
         while len(ready) < len(expected):
+            if reason := self.stopping.reason():
+                self.listener.say(f"stopping before the start: {reason}")
+                return None
             found = self.channel.receive(POLL)
-            if found is None:
-                continue
-            if isinstance(found[1], m.Crashed):
+            if found is not None and isinstance(found[1], m.Crashed):
                 self._crash(found[1])
-            ready.append(found[1])
+            if found is not None:
+                ready.append(found[1])
+            elif time.monotonic() > deadline:
+                missing = sorted(expected - {answer.team for answer in ready})
+                raise RuntimeError(f"{', '.join(missing)} did not start within {START_PATIENCE:.0f} s; see logs/")
         return ready
 
     # the loop
@@ -131,13 +154,16 @@ class Coordinator:
         answers = []
         found = self.channel.receive(timeout)
         while found is not None:
-            if isinstance(found[1], m.Crashed):
-                self._crash(found[1])
-            answers.append(found[1])
+            source, answer = found
+            if isinstance(answer, m.Crashed):
+                self._crash(answer)
+            answers.append((source, answer))
             found = self.channel.poll()
-        self._file([answer for answer in answers if isinstance(answer, m.Labelled)])
-        for answer in answers:
-            self._apply(answer)
+        self._file([answer for _, answer in answers if isinstance(answer, m.Labelled)])
+        for source, answer in answers:
+            team = self.layout.team_of(source)
+            if team is not None and self.state.running.get(answer.order_id) == team.name:
+                self._apply(answer)  # not that of a team given up, whose work another one does now
 
     def _file(self, answers: Sequence[m.Labelled]) -> None:
         outcomes = [outcome for answer in answers for outcome in answer.outcomes]
@@ -146,11 +172,12 @@ class Coordinator:
             self.store.commit(accepted)
         for outcome in outcomes:
             if not outcome.accepted:
-                self.store.reject(outcome.record, outcome.reason, "rejected", self.level)
+                self.store.reject(outcome.record, outcome.reason, self.level)
 
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
-        self.state = apply(self.config, before, answer, self.store.records)
+        elapsed = self._before + time.monotonic() - self._started
+        self.state = apply(self.config, replace(before, elapsed=elapsed), answer, self.store.records)
         if isinstance(answer, m.Evaluated):
             self.evaluated = answer
         since = self._since.pop(answer.order_id, None)
@@ -169,7 +196,7 @@ class Coordinator:
 
     def _apply_known_labels(self) -> None:
         if self.state.phase != LABEL or self.state.running:
-            return
+            return  # only at the start of the phase, fresh or resumed, can a label be there already
         known = tuple(filter(None, (self._known(record) for record in self.state.pending)))
         if known:
             order_id = "label/known"
@@ -214,7 +241,7 @@ class Coordinator:
             if team is None or now - since <= self._patience(order_id):
                 continue
             self.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
-            role = team.split("-")[0]
+            role = team.rsplit("-", 1)[0]
             self.state = lose(self.config, self.state, team, self.store.records)
             if all(other.name in self.state.lost for other in self.layout.of_role(role)):
                 self.state = replace(self.state, failure=f"no {role} team is left")
@@ -229,19 +256,23 @@ class Coordinator:
     # checkpoints and the end
 
     def _checkpoint_if_due(self) -> None:
-        """At the start of each phase; not while candidates are being made or reduced: they are not kept."""
+        """At the start of each phase; not while candidates are being made or reduced: they are not kept.
+
+        That the run is done is saved last of all, when its results are written.
+        """
         key = (self.state.phase, self.state.round)
         if key != self._saved and self._may_save():
             self._save()
-            self._saved = key
 
     def _may_save(self) -> bool:
-        return not (self.state.phase == SELECT or (self.state.phase == EXPLORE and self.state.explored))
+        lost = self.state.phase == SELECT or (self.state.phase == EXPLORE and self.state.explored)
+        return not (lost or self.state.phase == DONE or self.state.failure)
 
     def _save(self) -> None:
         tree = {"state": to_tree(self.state), **self.attrs}
         save_checkpoint(self.folder.checkpoints, tree, self.config.run.keep_checkpoints)
         self._kept = self.state.progress
+        self._saved = (self.state.phase, self.state.round)
         self._status("running", self.state.phase)
 
     def _status(self, state: str, reason: str) -> None:
@@ -257,8 +288,8 @@ class Coordinator:
 
     def _interrupt(self, reason: str) -> int:
         """An agreed stop: labels that are nearly there are taken, everything is saved."""
-        self.listener.say(f"stopping: {reason}")
-        deadline = time.monotonic() + GRACE
+        self.listener.say(f"stopping: {reason}; waiting {self.config.run.grace:g} s for labels that are being made")
+        deadline = time.monotonic() + self.config.run.grace
         while any(key.startswith("label/") for key in self.state.running) and time.monotonic() < deadline:
             self._receive(POLL)
         if self._may_save():
@@ -271,8 +302,10 @@ class Coordinator:
             self._status("failed", self.state.failure)
             self.listener.say(f"failed: {self.state.failure}")
             return EXIT_BUG
-        self._save()
-        self.folder.conclude(self.state.model.digest)
+        if self.evaluated is not None:
+            self.folder.conclude(self.state.model.digest)
+            self.listener.conclude(self)
+            self._save()
         self._status("complete", self.state.ended)
         return EXIT_COMPLETE
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..config import Config
 from ..data import Record
-from ..engines.base import Explorer
+from ..engines.base import Explorer, SegmentResult
 from ..engines.registry import make_explorer
+from ..errors import InputError
 from ..select.filters import Filter
 from . import messages as m
 from .folder import RunFolder
@@ -18,7 +19,7 @@ class ExplorerProgram:
     """One rank, one replica at a time."""
 
     def __init__(self, config: Config, folder: RunFolder, team: str, peers: Any):
-        self._config, self._folder, self._team = config, folder, team
+        self._config, self._folder = config, folder
         self._reduction = Reduction(config.select, team, peers)
         self._engine: Explorer | None = None
         self._model = ""
@@ -26,9 +27,12 @@ class ExplorerProgram:
         self._candidates: dict[str, tuple[Record, ...]] = {}  # of this round, by replica
 
     def ready(self, team: str) -> m.Ready:
-        from ..engines.explore.check import check_explore
-
-        return m.Ready(team, tuple(check_explore(self._config.explore)))
+        """Build the engine, which opens its program: one that does not start is bad input too."""
+        try:
+            self._engine = make_explorer(self._config.explore)
+        except InputError as error:
+            return m.Ready(team, tuple(error.problems))
+        return m.Ready(team)
 
     @singledispatchmethod
     def handle(self, order: m.Order) -> m.Answer:
@@ -39,9 +43,7 @@ class ExplorerProgram:
         started = time.monotonic()
         if order.round != self._round:
             self._round, self._candidates = order.round, {}
-        self._take_model(order)
-        task = order.task
-        result = self._engine.run(task)
+        task, result = order.task, self._segment(order)
         self._candidates[task.replica] = tuple(
             record.with_origin(
                 round=order.round, model_version=order.model.version, model_hash=order.model.digest
@@ -68,10 +70,16 @@ class ExplorerProgram:
         picked, report = self._reduction.run(order, mine, reasons)
         return m.Selected(order.order_id, time.monotonic() - started, picked, report)
 
+    def _segment(self, order: m.Explore) -> SegmentResult:
+        try:
+            self._take_model(order)
+            return self._engine.run(order.task)
+        except InputError as error:
+            # no fault of the replica, which a failed task would cost a restart: the job cannot go on
+            raise RuntimeError(f"exploration is not possible: {error}") from error
+
     def _take_model(self, order: m.Explore) -> None:
-        if self._engine is None:
-            scratch = self._folder.scratch(self._team)
-            self._engine = make_explorer(self._config.explore, order.type_map, scratch)
         if order.model.digest != self._model:
-            self._engine.load_models([self._folder.frozen(order.model.digest)])
+            models = [self._folder.frozen(order.model.digest), *self._config.explore.committee]
+            self._engine.load_models(models, order.type_map)
             self._model = order.model.digest

@@ -5,6 +5,8 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+from ..store.container import publish
+
 
 class RunFolder:
     """Paths inside a run directory."""
@@ -20,13 +22,12 @@ class RunFolder:
 
     def keep_input(self, text: str) -> None:
         """Keep the resolved input; one it replaces stays beside it as ``input-N.json``."""
-        self.directory.mkdir(parents=True, exist_ok=True)
         if self.input.exists():
             if self.input.read_text() == text:
                 return
             number = len(list(self.directory.glob("input-*.json"))) + 1
-            self.input.rename(self.directory / f"input-{number}.json")
-        self.input.write_text(text)
+            publish(self.directory / f"input-{number}.json", self.input.read_bytes())
+        publish(self.input, text.encode())
 
     def scratch(self, name: str) -> Path:
         """A folder for one team's or one round's own files."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 
 from .. import __version__
 from ..config import Config, dump, load
@@ -20,7 +21,7 @@ from ..parallel.channel import Channel, InlineChannel, MpiChannel
 from ..parallel.layout import COORDINATOR, IDLE, TRAINER, Layout, plan_layout
 from ..store.lock import RunLock
 from . import worker
-from .coordinator import Coordinator
+from .coordinator import Coordinator, Listener
 from .folder import RunFolder
 from .narrate import Narrator
 from .stopping import Stopping, ignore_signals
@@ -33,21 +34,24 @@ class Plan:
 
     config: Config
     layout: Layout
+    level: str  # hash of the level of theory
     changes: tuple[tuple[str, Any, Any], ...] = ()  # mutable keys that differ from the run so far
 
 
-def run(path: Path) -> int:
-    """Run or resume the job of an input file on all ranks of the world; returns the exit code, the same on all."""
+def run(path: Path, stopping: Stopping) -> int:
+    """Run or resume the job of an input file on all ranks of the world; returns the exit code, the same on all.
+
+    ``stopping`` is listening to signals already.
+    """
+    gpus = devices.visible_gpus()  # asks a child process, which must come before MPI
     comm = world.communicator()
-    lock, plan = None, None
-    if comm.Get_rank() == COORDINATOR:
-        try:
-            plan, lock = prepare(path, comm.Get_size())
-        except InputError as error:
-            _print_problems(error)
-    plan = comm.bcast(plan, COORDINATOR)
+    lock = None
     try:
-        return EXIT_BAD_INPUT if plan is None else _work(comm, plan)
+        plan = None
+        if comm.Get_rank() == COORDINATOR:
+            plan, lock = _prepared(path, comm.Get_size())
+        plan = comm.bcast(plan, COORDINATOR)
+        return EXIT_BAD_INPUT if plan is None else _work(comm, plan, gpus, stopping)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -58,32 +62,50 @@ def run(path: Path) -> int:
             lock.release()
 
 
+def _prepared(path: Path, world_size: int) -> tuple[Plan | None, RunLock | None]:
+    try:
+        return prepare(path, world_size)
+    except InputError as error:
+        _print_problems(error)
+        return None, None
+
+
 def prepare(path: Path, world_size: int) -> tuple[Plan, RunLock]:
     """Read the input and take the run directory; raises InputError and leaves nothing changed."""
     config = load(path)
     layout = plan_layout(config.ranks, world_size)
     folder = RunFolder(config.run.directory)
-    changes = []
-    if folder.input.exists():
-        changes = differences(json.loads(folder.input.read_text()), json.loads(dump(config)))
-        if problems := refusals(changes, folder.directory):
-            raise InputError(problems)
+    changes = _changes(config, folder)
     try:
         folder.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"run.directory: {folder.directory} cannot be made: {error.strerror}") from None
-    return Plan(config, layout, tuple(changes)), RunLock(folder.directory)
+    return Plan(config, layout, level_hash(config.label), tuple(changes)), RunLock(folder.directory)
 
 
-def _work(comm, plan: Plan) -> int:
-    rank, layout, folder = comm.Get_rank(), plan.layout, RunFolder(plan.config.run.directory)
-    seat = world.take_seat(comm, layout, devices.visible_gpus() if plan.config.ranks.gpus == "auto" else [])
+def _changes(config: Config, folder: RunFolder) -> list[tuple[str, Any, Any]]:
+    """The keys that differ from the run in the folder; raises InputError if one of them may not."""
+    if not folder.input.exists():
+        return []
+    try:
+        kept = json.loads(folder.input.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"run.directory: {folder.input} cannot be read ({error}); restore it from a backup") from None
+    changes = differences(kept, json.loads(dump(config)))
+    if problems := refusals(changes, folder.directory):
+        raise InputError(problems)
+    return changes
+
+
+def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping) -> int:
+    layout, folder = plan.layout, RunFolder(plan.config.run.directory)
+    seat = world.take_seat(comm, layout, gpus if plan.config.ranks.gpus == "auto" else [])
     place = world.split(comm, layout)
     trains = layout.world_size == 1 or (place.team is not None and place.team.role == TRAINER)
     devices.settle(seat, trains)
-    open_log(folder.logs / f"rank-{rank:05d}.log", rank)
+    open_log(folder.logs / f"rank-{place.rank:05d}.log", place.rank)
     if place.rank == COORDINATOR:
-        return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm))
+        return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm), stopping)
     ignore_signals()
     return _serve(plan, folder, place)
 
@@ -100,33 +122,37 @@ def _serve(plan: Plan, folder: RunFolder, place: world.Place) -> int:
     return worker.follow(team, program, members)
 
 
-def _coordinate(plan: Plan, folder: RunFolder, comm, channel: Channel) -> int:
-    alone = plan.layout.world_size == 1
-    if alone:
-        channel = _inline(plan, folder)
-    stopping = Stopping(plan.config.run.time_limit)
-    stopping.listen()
+def _coordinate(plan: Plan, folder: RunFolder, comm, channel: Channel, stopping: Stopping) -> int:
     narrator = Narrator(plan.config, folder, plan.layout)
     for key, old, new in plan.changes:
         narrator.say(f"changed since the last start: {key} {old} -> {new}")
+    alone = plan.layout.world_size == 1
+    if alone:
+        channel = _inline(plan, folder)
+    stopping.limit(plan.config.run.time_limit)
+    listener = Listener(narrator.event, narrator.say, conclude)
+    changed = [key for key, _, _ in plan.changes]
     coordinator = Coordinator(
-        plan.config, folder, plan.layout, channel, stopping, level_hash(plan.config.label), _attrs(plan), narrator
+        plan.config, folder, plan.layout, channel, stopping, plan.level, _attrs(plan), changed, listener
     )
-    try:
-        code = coordinator.run()
-    except InputError as error:
-        _print_problems(error)
-        code = EXIT_BAD_INPUT
-    except StoreError as error:
-        console.print(f"[bold red]stopped:[/] {error}")
-        code = EXIT_BUG
+    code = _run(coordinator)
     if code == EXIT_COMPLETE:
-        if coordinator.evaluated is not None:
-            conclude(coordinator)
         show(plan.config, folder, coordinator.state, console)
     if not coordinator.dismiss(code) and not alone:
         world.abandon(comm, code)
     return code
+
+
+def _run(coordinator: Coordinator) -> int:
+    """The exit code; bad input and a full or broken disk are told in one line."""
+    try:
+        return coordinator.run()
+    except InputError as error:
+        _print_problems(error)
+        return EXIT_BAD_INPUT
+    except StoreError as error:
+        console.print(f"stopped: {error}", style="bold red", markup=False)
+        return EXIT_BUG
 
 
 def _inline(plan: Plan, folder: RunFolder) -> InlineChannel:
@@ -151,4 +177,4 @@ def _attrs(plan: Plan) -> dict[str, str]:
 
 def _print_problems(error: InputError) -> None:
     for problem in error.problems:
-        console.print(f"[bold red]input error:[/] {problem}", markup=True)
+        console.print(Text.assemble(("input error: ", "bold red"), problem))

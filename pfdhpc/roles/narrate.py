@@ -3,10 +3,13 @@
 import logging
 from typing import Any
 
+from rich.text import Text
+
 from ..config import Config
 from ..log import Clock, console
 from ..parallel.layout import Layout
 from . import messages as m
+from .converge import satisfied
 from .folder import RunFolder
 from .state import LABEL, RunState
 
@@ -18,15 +21,15 @@ class Narrator:
 
     def __init__(self, config: Config, folder: RunFolder, layout: Layout):
         self._clock = Clock()
-        self._folder = folder
-        self._done = 0
+        self._converge = config.converge
         counts = {role: len(layout.of_role(role)) for role in ("trainer", "explorer", "labeler", "idle")}
         shape = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in counts.items() if count)
         self.say(f"{config.workflow} on {layout.world_size} rank{'s' * (layout.world_size > 1)}: {shape}")
         self.say(f"run directory {folder.directory}")
 
-    def say(self, text: str) -> None:
-        console.print(f"[dim]{self._clock.stamp()}[/] {text}")
+    def say(self, text: str, style: str = "") -> None:
+        """One line; the text is printed as it is, whatever a program or a path put into it."""
+        console.print(Text.assemble((self._clock.stamp(), "dim"), " ", (text, style)))
         _log.info(text)
 
     def event(self, before: RunState, after: RunState, message: Any) -> None:
@@ -34,10 +37,10 @@ class Narrator:
         if tell is not None:
             tell(before, after, message)
         if after.round != before.round:
-            self.say(f"[bold]round {after.round}[/] begins with model {after.model.version}")
+            self.say(f"round {after.round} begins with model {after.model.version}", "bold")
 
-    def _line(self, state: RunState, kind: str, text: str) -> None:
-        self.say(f"round {state.round}  {kind:<8} {text}")
+    def _line(self, state: RunState, kind: str, text: str, style: str = "") -> None:
+        self.say(f"round {state.round}  {kind:<8} {text}", style)
 
     def _imported(self, before: RunState, after: RunState, message: m.Imported) -> None:
         self._line(before, "model", f"pre-trained model taken as model 0, {message.seconds:.1f} s")
@@ -47,8 +50,8 @@ class Narrator:
         text = f"{len(after.explored)}/{len(active)} {message.replica}: {message.steps} steps,"
         text += f" {message.n_candidates} candidates, {message.seconds:.1f} s"
         if message.stopped:
-            text += f" [yellow](stopped: {message.stopped}; restarts)[/]"
-        self._line(before, "explore", text)
+            text += f" (stopped: {message.stopped}; restarts)"
+        self._line(before, "explore", text, "yellow" if message.stopped else "")
 
     def _selected(self, before: RunState, after: RunState, message: m.Selected) -> None:
         report = message.report
@@ -59,8 +62,8 @@ class Narrator:
         if report.gains:
             text += f", entropy gain {report.gains[0]:.1f} to {report.gains[-1]:.1f} nat"
         text += f"; filtered out: {dropped}" if dropped else ""
-        text += "; [green]nothing more is new[/]" if report.saturated else ""
-        text += f"; [yellow]late: {', '.join(report.absent)}[/]" if report.absent else ""
+        text += "; nothing more is new" if report.saturated else ""
+        text += f"; late: {', '.join(report.absent)}" if report.absent else ""
         self._line(before, "select", text)
 
     def _labelled(self, before: RunState, after: RunState, message: m.Labelled) -> None:
@@ -72,8 +75,9 @@ class Narrator:
                 again = "" if message.seconds else " (from the store)"
                 text = f"{outcome.record.origin.system}, {len(outcome.record.frame)} atoms, {seconds:.1f} s{again}"
             else:
-                text = f"[yellow]{outcome.record.origin.system} rejected: {outcome.reason}[/]"
-            self._line(before, "label", f"{now.labelled + now.rejected}/{total} {text}")
+                text = f"{outcome.record.origin.system} rejected: {outcome.reason}"
+            style = "" if outcome.accepted else "yellow"
+            self._line(before, "label", f"{now.labelled + now.rejected}/{total} {text}", style)
         if now.errors is not None and before.history[-1].errors is None:
             self._test(before, now)
 
@@ -81,7 +85,8 @@ class Narrator:
         errors = now.errors.total
         text = f"model {now.model_version} on {errors.n_frames} new labels: force {errors.force:.3f} eV/Å,"
         text += f" energy {1000 * errors.energy:.1f} meV/atom, virial {1000 * errors.virial:.1f} meV/atom"
-        self._line(before, "test", text + ("  [green]criteria hold[/]" if now.satisfied else ""))
+        good = satisfied(self._converge, now.errors)
+        self._line(before, "test", text + ("  criteria hold" if good else ""), "green" if good else "")
 
     def _trained(self, before: RunState, after: RunState, message: m.Trained) -> None:
         text = f"model {message.model.version} from {len(after.train_ids)} frames, best step {message.best_step},"
@@ -89,4 +94,4 @@ class Narrator:
         self._line(before, "train", text)
 
     def _failed(self, before: RunState, after: RunState, message: m.Failed) -> None:
-        self._line(before, "failed", f"[yellow]{message.order_id}: {message.reason}[/]")
+        self._line(before, "failed", f"{message.order_id}: {message.reason}", "yellow")

@@ -13,15 +13,17 @@ KNOWN = {
     cls.__name__: cls
     for cls in (Frame, Label, Labelling, Origin, Record, ModelRef, Errors, ErrorTable, Replica, RoundRecord, RunState)
 }
-JOB_ONLY = ("running", "lost")
+JOB_ONLY = ("failure", "running", "lost")
 """Fields of the state that belong to one job and are not kept."""
+CLASS = "class:"
+"""The key that names the class; no system or element can have this name."""
 
 
 def to_tree(value: Any) -> Any:
     """Dataclasses become dicts that name their class; tuples become lists."""
     if is_dataclass(value):
         names = [item.name for item in fields(value) if item.name not in JOB_ONLY]
-        return {"class": type(value).__name__, **{name: to_tree(getattr(value, name)) for name in names}}
+        return {CLASS: type(value).__name__, **{name: to_tree(getattr(value, name)) for name in names}}
     if isinstance(value, tuple | list):
         return [to_tree(item) for item in value]
     if isinstance(value, Mapping):
@@ -35,5 +37,5 @@ def from_tree(tree: Any) -> Any:
         return tuple(from_tree(item) for item in tree)
     if not isinstance(tree, Mapping):
         return tree
-    values = {key: from_tree(item) for key, item in tree.items() if key != "class"}
-    return KNOWN[tree["class"]](**values) if "class" in tree else values
+    values = {key: from_tree(item) for key, item in tree.items() if key != CLASS}
+    return KNOWN[tree[CLASS]](**values) if CLASS in tree else values

@@ -79,7 +79,7 @@ def _select(config: Config, state: RunState, layout: Layout):
     teams = [team for team in layout.of_role(EXPLORER) if team.name not in state.lost]
     room = config.select.max_sel
     if config.converge.max_labels is not None:
-        room = min(room, config.converge.max_labels - state.n_labels)
+        room = min(room, config.converge.max_labels - state.n_paid)
     reference = (*state.train_ids, *state.validation_ids, *state.test_ids, *state.refused)
     for team in teams:
         yield team, m.Select(

@@ -52,7 +52,7 @@ class Reduction:
 
     def _lead(self, order: m.Select, pool: Pool, by_id: dict[str, Record], dropped: Counter):
         others = {team: rank for team, rank in order.participants.items() if team != self._team}
-        picked, gains, absent = [], [], set()
+        picked, gains, absent, owners = [], [], set(), set()
         n_candidates = len(by_id)
         saturated = False
         for step in range(order.max_sel + 1):
@@ -62,9 +62,10 @@ class Reduction:
                 n_candidates += sum(offer["candidates"] for offer in offers.values())
                 for offer in offers.values():
                     dropped.update(offer["dropped"])
-            best = pool.best()
-            for offer in offers.values():
-                best = better(best, offer["proposal"])
+            best, owner = pool.best(), self._team
+            for team, offer in offers.items():
+                winner = better(best, offer["proposal"])
+                best, owner = winner, owner if winner is best else team
             if best is None or step == order.max_sel:
                 break
             if best.score <= self._section.min_gain:
@@ -73,9 +74,10 @@ class Reduction:
             environments = best.descriptors
             self._tell(order, others, ("pick", best.frame_id, environments, float(best.score)))
             gains.append(float(best.score))
+            owners.add(owner)
             picked += self._accept(pool, by_id, best.frame_id, environments, gains[-1])
         self._tell(order, others, ("stop",))
-        report = m.SelectReport(n_candidates, dict(dropped), tuple(gains), saturated, tuple(sorted(absent)))
+        report = m.SelectReport(n_candidates, dict(dropped), tuple(gains), saturated, tuple(sorted(absent - owners)))
         return tuple(picked), report
 
     def _follow(self, order: m.Select, pool: Pool, by_id: dict[str, Record], dropped: Counter):

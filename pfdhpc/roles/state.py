@@ -21,7 +21,7 @@ class Replica:
     system: str
     start: Frame
     temperature: tuple[float, float]
-    pressure: float
+    pressure: tuple[float, float]
     state: bytes | None = None
     segment: int = 0
     restarts: int = 0
@@ -44,7 +44,6 @@ class RoundRecord:
     best_gain: float = float("nan")
     saturated: bool = False
     errors: ErrorTable | None = None  # of the exploring model on the new labels
-    satisfied: bool = False  # the convergence criteria
     train_seconds: float = float("nan")
     step_seconds: float = float("nan")  # of these, the optimisation steps
 
@@ -68,10 +67,12 @@ class RunState:
     pretrained: ErrorTable | None = None  # on the held-out frames
     finetuned: ErrorTable | None = None
     ended: str = ""  # why the run is over
-    failure: str = ""  # why it cannot go on
+    given: int = 0  # labels the user brought along
+    elapsed: float = 0.0  # seconds, over all jobs of the run
     progress: int = 0  # grows with every finished task
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
     # below: this job only, not in the checkpoint
+    failure: str = ""  # why it cannot go on
     running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
     lost: frozenset[str] = frozenset()  # teams given up
 
@@ -87,6 +88,11 @@ class RunState:
     def n_labels(self) -> int:
         """Labels made so far, those of the current round included."""
         return len(self.train_ids) + len(self.validation_ids) + len(self.test_ids) + len(self.fresh)
+
+    @property
+    def n_paid(self) -> int:
+        """Labels this run made itself."""
+        return self.n_labels - self.given
 
     def note(self, **changes: Any) -> "RunState":
         """Change the record of the current round."""

@@ -7,14 +7,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopping:
-    """Remembers a signal, and knows the deadline (``time_limit`` seconds from now)."""
+    """Remembers a signal, and knows the deadline."""
 
-    def __init__(self, time_limit: float | None = None):
-        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+    def __init__(self):
+        self._started = time.monotonic()
+        self._deadline: float | None = None
         self._signal: str = ""
 
+    def limit(self, seconds: float | None) -> None:
+        """Stop so many seconds after this object was made; None: no limit."""
+        self._deadline = None if seconds is None else self._started + seconds
+
     def listen(self) -> None:
-        """Take the signals as a wish to stop; the second SIGINT kills as usual."""
+        """Take the signals as a wish to stop; a second SIGINT kills as usual."""
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -28,7 +33,7 @@ class Stopping:
 
     def _note(self, number: int, frame) -> None:
         if self._signal and number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
+            signal.default_int_handler(number, frame)
         self._signal = f"received {signal.Signals(number).name}"
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..config import Config
 from ..store.store import Store
-from .converge import CONVERGED, MAX_LABELS, MAX_ROUNDS, MEANING, SATURATED, has_criteria
+from .converge import CONVERGED, MEANING, SATURATED, has_criteria
 from .coordinator import Coordinator
 from .folder import RunFolder
 from .metrics import Errors
@@ -66,8 +66,7 @@ def verdict(config: Config, state: RunState) -> str:
         return f"{state.ended}: {reason}"
     if not has_criteria(config.converge):
         return f"done: {reason}, and no criterion of [converge] was given"
-    key = {MAX_ROUNDS: "converge.max_rounds", MAX_LABELS: "converge.max_labels"}[state.ended]
-    return f"NOT converged: {reason}; raise {key} and run again to go on"
+    return f"NOT converged: {reason}; raise it and run again to go on"
 
 
 def show(config: Config, folder: RunFolder, state: RunState, console: Console) -> None:
@@ -79,13 +78,15 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
     else:
         console.print("No frame was held out (test.holdout), so there is no error on unseen frames to show.")
     spent = ", ".join(f"{role} {seconds:.0f} s" for role, seconds in sorted(state.seconds.items()))
-    console.print(f"busy time by role: {spent}")
-    console.print(f"[bold]{verdict(config, state)}[/]")
+    console.print(f"busy time by role: {spent}; {state.elapsed:.0f} s in all")
+    console.print(verdict(config, state), style="bold", markup=False)
     for what, where in _outputs(folder):
-        console.print(f"  {what:<12} {where}")
+        console.print(f"  {what:<12} {where}", markup=False)
     console.print(
-        f"[dim]next: pair_style deepmd {folder.final / 'model.pth'}; to go on with this run, raise"
-        " converge.max_rounds or tighten the criteria and run again; for another run choose another run.directory[/]"
+        f"next: pair_style deepmd {folder.final / 'model.pth'}; to go on with this run, raise converge.max_rounds or"
+        " tighten the criteria and run again; for another run choose another run.directory",
+        style="dim",
+        markup=False,
     )
 
 
@@ -101,11 +102,11 @@ def _outputs(folder: RunFolder) -> list[tuple[str, Path | str]]:
 
 def _rounds(state: RunState) -> Table:
     table = Table(title="Rounds", title_justify="left", caption="* of the exploring model on its new labels, eV/Å")
-    for name in ("round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected"):
+    for name in ("round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected", "restarts"):
         table.add_column(name, justify="right")
     table.add_column("force RMSE*", justify="right")
     for item in state.history:
-        cells = (item.steps, item.candidates, item.filtered, item.selected, item.labelled, item.rejected)
+        cells = (item.steps, item.candidates, item.filtered, item.selected, item.labelled, item.rejected, item.guards)
         model = "-" if item.model_version < 0 else str(item.model_version)
         error = "-" if item.errors is None else f"{item.errors.total.force:.3f}"
         table.add_row(str(item.round), model, *map(str, cells), error)

@@ -45,12 +45,10 @@ class Store:
                 raise ValueError(f"frame {record.frame_id}: {problem}; only good labels are committed")
         self._labelled.append([(record, {}) for record in labelled])
 
-    def reject(self, record: Record, reason: str, kind: str, level: str) -> None:
-        """Keep a frame that got no label at this level: ``kind`` is "rejected" or "failed". Durable, once."""
-        if kind not in ("rejected", "failed"):
-            raise ValueError(f'kind is {kind!r}, not "rejected" or "failed"')
+    def reject(self, record: Record, reason: str, level: str) -> None:
+        """Keep a frame that got no label at this level, with the reason. Durable, once."""
         clean = reason.encode("utf-8", "replace").decode().replace("\0", "")  # programs print anything
-        self._rejected.append([(record, {"reason": clean, "kind": kind, "level": level})])
+        self._rejected.append([(record, {"reason": clean, "level": level})])
 
     def records(self, label_ids: Iterable[str] | None = None) -> list[Record]:
         """Labelled records by label id, in the order asked for; all of them in the order of their ids."""
@@ -62,10 +60,10 @@ class Store:
         row = self._labelled.rows.get(label_id(frame_id, level))
         return None if row is None else row[0]
 
-    def rejected(self) -> list[tuple[Record, str, str]]:
-        """``(record, reason, kind)`` of every frame that got no label."""
+    def rejected(self) -> list[tuple[Record, str]]:
+        """``(record, reason)`` of every frame that got no label."""
         rows = self._rejected.rows
-        return [(rows[key][0], rows[key][1]["reason"], rows[key][1]["kind"]) for key in sorted(rows)]
+        return [(rows[key][0], rows[key][1]["reason"]) for key in sorted(rows)]
 
     def was_rejected(self, frame_id: str, level: str) -> str | None:
         """Why a frame has no label at this level; None if it was not rejected."""

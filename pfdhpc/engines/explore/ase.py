@@ -23,7 +23,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
 from ..base import Explorer, SegmentResult, SegmentTask
+from ..calculators import load_calculator
 from .check import check_explore
 from .segment import (
     Breakdown,
@@ -54,16 +54,21 @@ from .segment import (
 
 
 class AseExplorer(Explorer):
-    """Any ASE calculator; ``scratch`` and ``type_map`` are not needed."""
+    """Any ASE calculator."""
 
-    def __init__(self, section: ExploreSection, type_map: tuple[str, ...], scratch: Path):
+    def __init__(self, section: ExploreSection):
+        """Raises InputError when the calculator cannot be imported or refuses its arguments."""
         problems = check_explore(section)
         if problems:
             raise InputError(problems)
         self.section = section
         self.models: tuple[Path, ...] = ()
+        self._make = load_calculator("explore.options.calculator", section.options["calculator"])
+        if "model_argument" not in section.options:
+            self._try()
 
-    def load_models(self, models: Sequence[Path]) -> None:
+    def load_models(self, models: Sequence[Path], type_map: tuple[str, ...]) -> None:
+        """``type_map`` is not needed: a calculator goes by the elements."""
         self.models = tuple(Path(model).resolve() for model in models)
 
     def run(self, task: SegmentTask) -> SegmentResult:
@@ -73,17 +78,22 @@ class AseExplorer(Explorer):
         with _broken():
             return AseMotion(self.section, self._calculators(), task)
 
+    def _try(self) -> None:
+        try:
+            self._calculators()
+        except Exception as error:  # there is no common class of what calculators raise
+            place, reason = self.section.options["calculator"], f"{type(error).__name__}: {error}"
+            raise InputError(f"explore.options.arguments: {place} cannot be made with them: {reason}") from error
+
     def _calculators(self) -> list[BaseCalculator]:
         options = self.section.options
-        module, _, name = options["calculator"].rpartition(".")
-        make = getattr(import_module(module), name)
         arguments = deepcopy(options.get("arguments", {}))
         keyword = options.get("model_argument")
         if keyword is None:
-            return [make(**arguments)]
+            return [self._make(**arguments)]
         if not self.models:
             raise TaskError("no model is loaded; load_models comes first")
-        return [make(**arguments, **{keyword: str(model)}) for model in self.models]
+        return [self._make(**arguments, **{keyword: str(model)}) for model in self.models]
 
 
 class AseMotion(Motion):
@@ -99,7 +109,7 @@ class AseMotion(Motion):
     def advance(self, steps: int) -> None:
         with _broken():
             for _ in range(steps):
-                self._set_temperature(target(self.task, self.step, self.section.steps))
+                self._set_targets()
                 self.dynamics.step()
                 self.step += 1
 
@@ -162,7 +172,7 @@ class AseMotion(Motion):
         barostat = {}
         if section.ensemble != "langevin":
             barostat = {
-                "externalstress": -task.pressure * BAR,
+                "externalstress": -task.pressure[0] * BAR,
                 "hydrostatic": section.ensemble == "npt-iso",
                 "P_tau": section.pressure_damping * FS,
             }
@@ -174,12 +184,17 @@ class AseMotion(Motion):
         dynamics.p_eps = strain_momentum
         return dynamics
 
-    def _set_temperature(self, temperature: float) -> None:
+    def _set_targets(self) -> None:
+        """The temperature and pressure of the ramps at this step."""
+        temperature = target(self.task.temperature, self.step, self.section.steps)
         if isinstance(self.dynamics, Bussi):
             self.dynamics.temp = temperature * K_BOLTZMANN
             self.dynamics.target_kinetic_energy = 0.5 * self.dynamics.temp * self.dynamics.ndof
         elif isinstance(self.dynamics, LangevinBAOAB):
             self.dynamics.set_temperature(temperature)
+            if self.section.ensemble.startswith("npt"):
+                stress = -target(self.task.pressure, self.step, self.section.steps) * BAR
+                self.dynamics.externalstress = stress if self.dynamics.hydrostatic else stress * np.eye(3)
 
     def _label(self) -> Label:
         forces, energy = self.atoms.get_forces(), self.atoms.get_potential_energy()

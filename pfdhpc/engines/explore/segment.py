@@ -97,9 +97,9 @@ def stops(section: ExploreSection) -> list[int]:
     return sorted({*guards, *kept, section.steps})
 
 
-def target(task: SegmentTask, step: int, steps: int) -> float:
-    """Target temperature at a step, K: a linear ramp over the segment."""
-    start, end = task.temperature
+def target(ramp: tuple[float, float], step: int, steps: int) -> float:
+    """Target temperature (K) or pressure (bar) at a step: a linear ramp over the segment."""
+    start, end = ramp
     return start + (end - start) * step / steps
 
 
@@ -139,13 +139,14 @@ def _unhealthy(section: ExploreSection, task: SegmentTask, snapshot: Snapshot) -
 def _record(
     section: ExploreSection, task: SegmentTask, step: int, snapshot: Snapshot, deviation: float
 ) -> Record:
+    barostat = section.ensemble.startswith("npt")
     origin = Origin(
         system=task.system,
         replica=task.replica,
         segment=task.segment,
         step=step,
-        temperature=target(task, step, section.steps),
-        pressure=task.pressure if section.ensemble.startswith("npt") else float("nan"),
+        temperature=target(task.temperature, step, section.steps),
+        pressure=target(task.pressure, step, section.steps) if barostat else float("nan"),
         deviation=deviation,
     )
     return Record(snapshot.frame, origin, snapshot.label)

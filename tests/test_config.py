@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfdhpc.config import dump, load, parse
+from pfdhpc.config.load import _explain
 from pfdhpc.config.mutable import differences, refusals
 from pfdhpc.errors import InputError
 
@@ -128,3 +129,58 @@ def test_what_may_change_between_restarts(values, tmp_path):
     refused = refusals(changes, "run")
     assert len(refused) == 1 and refused[0].startswith("label.options.calculator")
     assert "another run.directory" in refused[0]
+
+
+def test_a_run_may_move_but_its_files_may_not_change(values, tmp_path):
+    import json
+    import shutil
+
+    def resolved(folder):
+        return json.loads(dump(parse(values, folder)))
+
+    (tmp_path / "old").mkdir()
+    for name in ("parent.pt", "si.vasp"):
+        (tmp_path / name).rename(tmp_path / "old" / name)
+    (tmp_path / "old" / "labels" / "set.000").mkdir(parents=True)
+    (tmp_path / "old" / "labels" / "set.000" / "energy.npy").write_text("1")
+    (tmp_path / "old" / "train.json").write_text("{}")
+    (tmp_path / "old" / "teacher.pth").write_text("teacher")
+    values["init"] = {"data": ["labels"]}
+    values["train"] = {"deepmd": "train.json"}
+    values["label"] = {"type": "deepmd", "options": {"model": "teacher.pth"}}
+    before = resolved(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    moved = differences(before, resolved(tmp_path / "new"))
+    assert [key for key, _, _ in moved] == ["run.directory"] and refusals(moved, "run") == []
+    named = {
+        "init.data": "labels/set.000/energy.npy",
+        "label.options.model": "teacher.pth",
+        "model.checkpoint": "parent.pt",
+        "system[0].structures": "si.vasp",
+        "train.deepmd": "train.json",
+    }
+    for name in named.values():
+        (tmp_path / "old" / name).write_text("something else")
+    refused = refusals(differences(before, resolved(tmp_path / "old")), "run")
+    assert [line.split(":")[0] for line in refused] == sorted(named)
+    assert all("content" in line for line in refused)
+
+
+def test_an_explorer_team_is_one_rank(values, tmp_path):
+    values["ranks"] = {"explorer": {"teams": 2, "ranks": 2}}
+    assert problems(values, tmp_path) == [
+        "ranks.explorer.ranks: unknown key; an explorer is one rank; remove the key and ask for more"
+        " ranks.explorer.teams"
+    ]
+
+
+@pytest.mark.parametrize("model, said", [("nowhere.pth", "no such file"), (3, "must be a path"), (None, "is missing")])
+def test_a_teacher_that_is_not_there_is_found_at_once(values, tmp_path, model, said):
+    values["label"] = {"type": "deepmd", "options": {} if model is None else {"model": model}}
+    found = problems(values, tmp_path)
+    assert len(found) == 1 and found[0].startswith("label") and said in found[0]
+
+
+def test_a_section_with_several_contradictions_names_them_all():
+    item = {"type": "value_error", "loc": ("explore",), "input": {}, "msg": "Value error, one\ntwo"}
+    assert _explain(item) == ["explore: one", "explore: two"]

@@ -1,7 +1,7 @@
 """Who does what, for any number of ranks."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfdhpc.config.ranks import RanksSection
@@ -23,10 +23,19 @@ def test_smallest_world_has_one_of_each():
     assert counts(plan_layout(section(), 4)) == (1, 1, 1, 0)
 
 
-def test_one_rank_plays_all_roles():
-    layout = plan_layout(section(), 1)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"trainer": {"ranks": 4}, "explorer": {"teams": 8}, "labeler": {"teams": 3, "ranks": 16}},
+        {"explorer": {"teams": 0.9}, "labeler": {"teams": 0.9}},
+    ],
+)
+def test_one_rank_plays_all_roles_whatever_is_asked_for(values):
+    layout = plan_layout(section(**values), 1)
     assert layout.world_size == 1
     assert counts(layout) == (1, 1, 1, 0)
+    assert all(len(team.ranks) == 1 for team in layout.teams)
 
 
 def test_rest_and_fractions_adapt_to_the_world():
@@ -41,26 +50,60 @@ def test_too_few_ranks_are_refused_with_the_arithmetic(size):
         plan_layout(section(), size)
 
 
-@given(
-    size=st.integers(1, 200),
+SECTIONS = st.builds(
+    lambda trainer, explorers, labelers, team: section(
+        trainer={"ranks": trainer}, explorer={"teams": explorers}, labeler={"teams": labelers, "ranks": team}
+    ),
     trainer=st.integers(1, 8),
     explorers=st.one_of(st.integers(1, 20), st.floats(0.05, 0.9), st.just("rest")),
     labelers=st.one_of(st.integers(1, 20), st.floats(0.05, 0.9), st.just("rest")),
     team=st.integers(1, 6),
 )
-def test_every_rank_has_exactly_one_place(size, trainer, explorers, labelers, team):
-    ranks = section(
-        trainer={"ranks": trainer}, explorer={"teams": explorers}, labeler={"teams": labelers, "ranks": team}
-    )
+
+
+def fits(ranks, size):
     try:
-        layout = plan_layout(ranks, size)
+        return plan_layout(ranks, size)
     except InputError as error:
-        assert "ranks are needed" in str(error)
+        assert "ranks: " in str(error)
+        return None
+
+
+@settings(deadline=None)
+@given(ranks=SECTIONS, size=st.integers(2, 200))
+def test_every_rank_has_exactly_one_place(ranks, size):
+    layout = fits(ranks, size)
+    if layout is not None:
+        placed = sorted(rank for item in layout.teams for rank in item.ranks)
+        assert placed == list(range(1, size))
+        assert min(counts(layout)[:3]) >= 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(ranks=SECTIONS, size=st.integers(2, 60))
+def test_the_world_said_to_be_enough_is_the_smallest_that_is(ranks, size):
+    try:
+        smallest = smallest_world(ranks)
+    except InputError as error:
+        assert "no number of ranks" in str(error)
+        assert fits(ranks, size) is None
         return
-    placed = sorted(rank for item in layout.teams for rank in item.ranks)
-    world = smallest_world(ranks) if size == 1 else size
-    assert placed == list(range(1, world))
-    assert min(counts(layout)[:3]) >= 1
+    assert fits(ranks, smallest)
+    assert not any(fits(ranks, fewer) for fewer in range(max(2, smallest - 40), smallest))
+
+
+def test_an_error_says_how_many_ranks_would_do():
+    ranks = section(explorer={"teams": 0.5}, labeler={"teams": "rest", "ranks": 4})
+    with pytest.raises(InputError) as caught:
+        plan_layout(ranks, 6)
+    assert f"start {smallest_world(ranks)} ranks" in str(caught.value)
+    with pytest.raises(InputError, match="no number of ranks"):
+        smallest_world(section(explorer={"teams": 0.9}, labeler={"teams": 0.9}))
+
+
+def test_an_explorer_is_one_rank():
+    layout = plan_layout(section(explorer={"teams": "rest"}, labeler={"teams": 1, "ranks": 3}), 9)
+    assert [team.ranks for team in layout.of_role(EXPLORER)] == [(2,), (3,), (4,), (5,)]
 
 
 def test_gpus_go_round_by_node_the_trainer_first():

@@ -49,7 +49,9 @@ class ExploreSection(Section):
     timestep: float = Field(1.0, gt=0, description="fs")
     steps: int = Field(200, ge=1, description="MD steps of a replica in one round")
     interval: int = Field(20, ge=1, description="steps between candidate frames")
-    temperatures: list[Temperature] = Field([300.0], min_length=1, description="K; [start, end] ramps over each segment")
+    temperatures: list[Temperature] = Field(
+        [300.0], min_length=1, description="K; [start, end] ramps over each segment"
+    )
     pressures: list[Pressure] = Field(
         [0.0], min_length=1, description="bar; [start, end] ramps over each segment; npt ensembles only"
     )

@@ -7,6 +7,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .base import Section, resolve
 
+PATHS = {"deepmd": "model", "ase": "path"}
+"""The option that is a path, by type of labeler."""
+
 
 class LabelSection(Section):
     type: Literal["gpaw", "ase", "deepmd"]
@@ -25,8 +28,12 @@ class LabelSection(Section):
     @classmethod
     def _paths(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """Paths among the options, like all in the input, start from its folder."""
-        key = {"deepmd": "model", "ase": "path"}.get(info.data.get("type", ""))
-        return {**options, key: str(resolve(Path(options[key]), info))} if key in options else options
+        key = PATHS.get(info.data.get("type", ""))
+        if key not in options:
+            return options
+        if not isinstance(options[key], str):
+            raise ValueError(f"{key} must be a path, as text")
+        return {**options, key: str(resolve(Path(options[key]), info))}
 
     @model_validator(mode="after")
     def _consistent(self):

@@ -9,7 +9,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
+from .content import content_digest
+from .mutable import flat
 from .schema import Config
+
+HINTS = {"ranks.explorer.ranks": "an explorer is one rank; remove the key and ask for more ranks.explorer.teams"}
+"""What to do about an unknown key that one might well expect to exist."""
 
 
 def load(path: str | Path) -> Config:
@@ -29,29 +34,61 @@ def load(path: str | Path) -> Config:
 def parse(values: dict[str, Any], base: Path) -> Config:
     """Validate an input given as a dict; relative paths are taken from ``base``."""
     try:
-        return Config.model_validate(values, context={"base": base})
+        config = Config.model_validate(values, context={"base": base})
     except ValidationError as error:
-        raise InputError(_explain(item) for item in error.errors()) from None
+        raise InputError(line for item in error.errors() for line in _explain(item)) from None
+    if config.label.type == "deepmd" and not Path(model := config.label.options["model"]).is_file():
+        raise InputError(f"label.options.model: no such file: {model}")  # its content is the level of theory
+    return config
 
 
 def dump(config: Config) -> str:
-    """The resolved input as JSON text with sorted keys: what is compared on a restart."""
-    return json.dumps(config.model_dump(mode="json"), sort_keys=True, indent=1)
+    """The resolved input as JSON text with sorted keys: what is compared on a restart.
+
+    Besides the sections it has ``files``: by key, the digest of every file the input names (a list of
+    digests where the key is a list). Reads those files, so call it on one rank only.
+    """
+    files = {key: _digests(value) for key, value in _files(config).items()}
+    return json.dumps({**config.model_dump(mode="json"), "files": files}, sort_keys=True, indent=1)
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _files(config: Config) -> dict[str, Any]:
+    """What the input reads, by key: a path or a list of paths."""
+    named = {key: value for key, value in flat(config.model_dump()).items() if _is_path(value)}
+    named.pop("run.directory")
+    if config.label.type == "deepmd":
+        named["label.options.model"] = Path(config.label.options["model"])
+    return named
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, list) and bool(value) and _is_path(value[0]))
+
+
+def _digests(value: Path | list[Path]) -> Any:
+    return [content_digest(path) for path in value] if isinstance(value, list) else content_digest(value)
+
+
+def _explain(item: dict[str, Any]) -> list[str]:
+    """The lines of one of pydantic's errors; a validator that found several problems gives a line each."""
+    lines = item["msg"].removeprefix("Value error, ").split("\n")
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return [f"{_key(item['loc']) or 'input'}: {line}" for line in lines]
+    return [_explain_value(item, " ".join(lines))]
+
+
+def _explain_value(item: dict[str, Any], message: str) -> str:
     location = item["loc"]
     key = _key(location) or "input"
     if item["type"] == "extra_forbidden":
+        if key in HINTS:
+            return f"{key}: unknown key; {HINTS[key]}"
         allowed = _siblings(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), allowed, 1, 0.5)
         meant = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(sorted(allowed))}"
         return f"{key}: unknown key; {meant}"
     if item["type"] == "missing":
         return f"{key}: missing; {_description(location)}".rstrip("; ")
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error" and isinstance(item["input"], dict):
-        return f"{key}: {message}"
     return f"{key}: {message} (given: {item['input']!r})"
 
 

@@ -49,7 +49,7 @@ class ConvergeSection(Section):
     min_frames: int = Field(1, ge=1, description="new labels a round needs for its errors to count")
     max_rounds: int = Field(10, ge=1, description="exploration rounds")
     max_labels: int | None = Field(None, gt=0, description="budget of first-principles labels; given ones are free")
-    max_seconds: float | None = Field(None, gt=0, description="wall time over all jobs of the run, by the end of a round")
+    max_seconds: float | None = Field(None, gt=0, description="wall time over all jobs, at the end of a round")
 
 
 class Config(Section):

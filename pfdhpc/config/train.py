@@ -23,7 +23,11 @@ class TrainSection(Section):
     stop_lr: float = Field(1e-5, gt=0, description="learning rate at the end of a round")
     batch_size: int = Field(1, ge=1, description="frames per step and rank")
     new_fraction: float = Field(0.5, ge=0, le=1, description="share of the batches drawn from the round's new frames")
-    best: bool = Field(True, description="go on with the best checkpoint on the validation frames, not the last")
+    best: bool = Field(
+        True,
+        description="go on with the best of about 20 checkpoints (the start included) on the validation frames,"
+        " if it beats the last one by two standard errors; with fewer than 10 validation frames, with the last",
+    )
 
     @model_validator(mode="after")
     def _consistent(self):

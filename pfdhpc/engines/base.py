@@ -54,9 +54,6 @@ class Explorer(ABC):
     def run(self, task: SegmentTask) -> SegmentResult:
         """Run one segment. Raises TaskError when not even its first step is possible."""
 
-    def close(self) -> None:
-        """Release what the engine holds."""
-
 
 class Labeler(ABC):
     """Computes energy, forces and virial of a frame; all ranks of the team make the same calls."""
@@ -75,9 +72,6 @@ class Labeler(ABC):
     def label_batch(self, frames: Sequence[Frame], changes: dict[str, Any], timeout: float) -> list[Label]:
         """Label several frames; engines that profit from batches override it."""
         return [self.label(frame, changes, timeout) for frame in frames]
-
-    def close(self) -> None:
-        """Release what the engine holds."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +119,3 @@ class Trainer(ABC):
     @abstractmethod
     def predict(self, checkpoint: Path, frames: Sequence[Frame]) -> list[Label]:
         """Energy, forces and virial of frames by a model file, batched."""
-
-    def close(self) -> None:
-        """Release what the engine holds."""

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError
 
 
-def check_calculator(key: str, path: object, folder: str | None = None, remedy: str = "install its package") -> list[str]:
+def check_calculator(key: str, path: object, folder: str | None = None, remedy: str = "install it") -> list[str]:
     """Problems of an import path ``package.module.Name`` given under ``key``; empty when it exists.
 
     Only the packages above the module are imported, the module's own source is read. ``folder`` is

@@ -23,9 +23,9 @@ def make_labeler(section: LabelSection, comm: Any) -> Labeler:
     return _load(LABELERS[section.type])(section, comm)
 
 
-def make_trainer(model: ModelSection, train: TrainSection, seed: int, comm: Any) -> Trainer:
+def make_trainer(model: ModelSection, train: TrainSection, comm: Any) -> Trainer:
     """A trainer over the team communicator ``comm`` (an mpi4py communicator, None for one rank)."""
-    return _load(TRAINERS["deepmd"])(model, train, seed, comm)
+    return _load(TRAINERS["deepmd"])(model, train, comm)
 
 
 def _load(place: str) -> type:

@@ -8,6 +8,8 @@ from ..errors import InputError
 TRAINER, EXPLORER, LABELER, IDLE = "trainer", "explorer", "labeler", "idle"
 COORDINATOR = 0
 """Rank of the coordinator."""
+SEARCHED = 2_000
+"""How many world sizes are tried before [ranks] is said to fit none."""
 
 
 @dataclass(frozen=True)
@@ -40,59 +42,70 @@ class Layout:
 def plan_layout(section: RanksSection, world_size: int) -> Layout:
     """The role table for ``world_size`` ranks.
 
-    One rank alone plays all roles in turn: its teams are laid out as for the smallest world.
-    Raises InputError, with the arithmetic, when the request does not fit.
+    One rank alone plays all roles in turn, whatever the section says: a team of one rank for each role,
+    numbered as in a world of four. Raises InputError, with the arithmetic, when the request does not fit.
     """
-    size = smallest_world(section) if world_size == 1 else world_size
-    counts = _team_counts(section, size)
-    shapes = [
-        (TRAINER, 1, section.trainer.ranks),
-        (EXPLORER, counts[EXPLORER], section.explorer.ranks),
-        (LABELER, counts[LABELER], section.labeler.ranks),
-    ]
+    if world_size == 1:
+        roles = (TRAINER, EXPLORER, LABELER)
+        return Layout(1, tuple(Team(f"{role}-0", role, (rank,)) for rank, role in enumerate(roles, 1)))
+    counts = _team_counts(section, world_size)
+    if not _fits(section, counts, world_size):
+        raise InputError(_arithmetic(section, world_size, counts))
     teams, rank = [], 1
-    for role, n_teams, n_ranks in shapes:
-        for index in range(n_teams):
+    for role, n_ranks in _team_sizes(section).items():
+        for index in range(counts[role]):
             teams.append(Team(f"{role}-{index}", role, tuple(range(rank, rank + n_ranks))))
             rank += n_ranks
-    teams += [Team(f"{IDLE}-{index}", IDLE, (left,)) for index, left in enumerate(range(rank, size))]
+    teams += [Team(f"{IDLE}-{index}", IDLE, (left,)) for index, left in enumerate(range(rank, world_size))]
     return Layout(world_size, tuple(teams))
 
 
-def smallest_world(section: RanksSection) -> int:
-    """The fewest ranks this section can run on (besides one rank alone)."""
-    total = 1 + section.trainer.ranks
-    for part in (section.explorer, section.labeler):
-        total += part.ranks * (part.teams if isinstance(part.teams, int) else 1)
-    return total
+def smallest_world(section: RanksSection, least: int = 2) -> int:
+    """The fewest ranks, from ``least`` on, that this section can run on (besides one rank alone).
+
+    Raises InputError when none of ``SEARCHED`` sizes fits, e.g. with fractions that leave nothing.
+    """
+    for size in range(least, least + SEARCHED):
+        if _fits(section, _team_counts(section, size), size):
+            return size
+    raise InputError(
+        f"ranks: no number of ranks up to {least + SEARCHED - 1} fits what is asked for;"
+        ' ask for less in [ranks], e.g. explorer.teams = 1, labeler.teams = "rest"'
+    )
+
+
+def _team_sizes(section: RanksSection) -> dict[str, int]:
+    """Ranks in a team, by role. An explorer is one rank."""
+    return {TRAINER: section.trainer.ranks, EXPLORER: 1, LABELER: section.labeler.ranks}
 
 
 def _team_counts(section: RanksSection, size: int) -> dict[str, int]:
-    left = size - 1 - section.trainer.ranks
-    parts = {EXPLORER: section.explorer, LABELER: section.labeler}
-    counts = {}
-    for role, part in parts.items():
-        if part.teams == "rest":
+    """Teams of each role as asked for; a fraction is at least one team, "rest" may come out empty."""
+    sizes, asked = _team_sizes(section), {EXPLORER: section.explorer.teams, LABELER: section.labeler.teams}
+    counts, left = {TRAINER: 1}, size - 1 - sizes[TRAINER]
+    for role, teams in asked.items():
+        if teams == "rest":
             continue
-        fraction = isinstance(part.teams, float)
-        counts[role] = max(1, int(part.teams * (size - 1)) // part.ranks) if fraction else part.teams
-        left -= counts[role] * part.ranks
-    takers = [role for role in parts if role not in counts]
+        counts[role] = max(1, int(teams * (size - 1)) // sizes[role]) if isinstance(teams, float) else teams
+        left -= counts[role] * sizes[role]
+    takers = [role for role in asked if role not in counts]
     for index, role in enumerate(takers):
-        share = left // (len(takers) - index)
-        counts[role] = share // parts[role].ranks
-        left -= counts[role] * parts[role].ranks
-    if left < 0 or min(counts.values()) < 1:
-        raise InputError(_arithmetic(section, size, {role: max(1, counts[role]) for role in parts}))
+        counts[role] = max(0, left // (len(takers) - index)) // sizes[role]
+        left -= counts[role] * sizes[role]
     return counts
 
 
+def _fits(section: RanksSection, counts: dict[str, int], size: int) -> bool:
+    used = sum(counts[role] * n_ranks for role, n_ranks in _team_sizes(section).items())
+    return min(counts.values()) >= 1 and 1 + used <= size
+
+
 def _arithmetic(section: RanksSection, size: int, counts: dict[str, int]) -> str:
-    explorer, labeler = section.explorer.ranks, section.labeler.ranks
-    need = 1 + section.trainer.ranks + counts[EXPLORER] * explorer + counts[LABELER] * labeler
+    trainer, labeler = section.trainer.ranks, section.labeler.ranks
+    n_explorers, n_labelers = max(1, counts[EXPLORER]), max(1, counts[LABELER])
+    need = 1 + trainer + n_explorers + n_labelers * labeler
     return (
-        f"ranks: {need} ranks are needed, {size} were given: 1 coordinator + {section.trainer.ranks} trainer"
-        f" + {counts[EXPLORER]} explorer teams x {explorer} + {counts[LABELER]} labeler teams x {labeler} = {need};"
-        f" start at least {max(need, smallest_world(section))} ranks, or 1 to run all roles in turn,"
-        " or ask for less in [ranks]"
+        f"ranks: {need} ranks are needed, {size} were given: 1 coordinator + {trainer} trainer"
+        f" + {n_explorers} explorers + {n_labelers} labeler teams x {labeler} = {need};"
+        f" start {smallest_world(section, size + 1)} ranks, or 1 to run all roles in turn, or ask for less in [ranks]"
     )

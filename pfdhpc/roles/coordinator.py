@@ -144,6 +144,10 @@ class Coordinator:
                 raise RuntimeError(f"{', '.join(missing)} did not start within {START_PATIENCE:.0f} s; see logs/")
         return ready
 
+    def seconds(self) -> float:
+        """Since this job began."""
+        return time.monotonic() - self._started
+
     # the loop
 
     def _over(self) -> bool:
@@ -176,7 +180,7 @@ class Coordinator:
 
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
-        elapsed = self._before + time.monotonic() - self._started
+        elapsed = self._before + self.seconds()
         self.state = apply(self.config, replace(before, elapsed=elapsed), answer, self.store.records)
         if isinstance(answer, m.Evaluated):
             self.evaluated = answer

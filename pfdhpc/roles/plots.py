@@ -11,7 +11,9 @@ from .state import RunState
 BEFORE, AFTER = ("#9aa3ad", "pre-trained"), ("#c2410c", "fine-tuned")
 
 
-def draw(path: Path, state: RunState, records: Sequence[Record], parent: Sequence[Label], final: Sequence[Label]) -> None:
+def draw(
+    path: Path, state: RunState, records: Sequence[Record], parent: Sequence[Label], final: Sequence[Label]
+) -> None:
     """Parity of forces, energies and virials of the held-out ``records``, and the learning curve, as PNG."""
     import matplotlib
 
@@ -68,7 +70,7 @@ def _learning_curve(axis, state: RunState) -> None:
         total += item.labelled
     axis.plot(labels, errors, "o-", color=AFTER[0])
     if state.pretrained is not None:
-        axis.axhline(state.pretrained.total.force, color=BEFORE[0], linestyle="--", label="pre-trained, held-out frames")
+        axis.axhline(state.pretrained.total.force, color=BEFORE[0], linestyle="--", label="pre-trained, held-out")
         axis.legend(frameon=False)
     axis.set(xlabel="labels before the round", ylabel="force RMSE on new labels, eV/Å")
     axis.set_ylim(bottom=0)

@@ -22,11 +22,14 @@ def problems(config: Config) -> list[str]:
 
 
 def model_facts(section: ModelSection) -> tuple[list[str], tuple[str, ...]]:
-    """What is wrong with the pre-trained model and its branch, and the type map if nothing is."""
-    from ..engines.train.checkpoint import read, single_task
+    """What is wrong with the pre-trained model and its branch, and the type map if nothing is.
+
+    The model is built, as a training would: that it can be read does not mean that this deepmd knows it.
+    """
+    from ..engines.train.runtime import open_parent
 
     try:
-        state = single_task(read(section.checkpoint), section.branch)
+        state = open_parent(section.checkpoint, section.branch)
     except InputError as error:
         return error.problems, ()
     return [], tuple(state["_extra_state"]["model_params"]["type_map"])

@@ -1,6 +1,7 @@
 """What a finished run leaves for its user: the table, results.json and errors.png."""
 
 import json
+import resource
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -25,6 +26,7 @@ def conclude(coordinator: Coordinator) -> None:
     config, folder, state, store = coordinator.config, coordinator.folder, coordinator.state, coordinator.store
     results = collect(config, state, store)
     results["overhead_seconds"] = {kind: median(values) for kind, values in coordinator.overheads.items()}
+    results["coordinator"] = _usage(coordinator)
     (folder.final / "results.json").write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n")
     held_out = coordinator.evaluated
     if held_out is not None and held_out.test_ids:
@@ -47,6 +49,15 @@ def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
         "finetuned": state.finetuned and asdict(state.finetuned),
         "seconds": dict(state.seconds),
         "model": state.model.digest,
+    }
+
+
+def _usage(coordinator: Coordinator) -> dict[str, float]:
+    """What this process took so far: memory at its peak, and the share of one core."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "peak_megabytes": usage.ru_maxrss / 1024,
+        "core_share": (usage.ru_utime + usage.ru_stime) / coordinator.seconds(),
     }
 
 
@@ -102,7 +113,8 @@ def _outputs(folder: RunFolder) -> list[tuple[str, Path | str]]:
 
 def _rounds(state: RunState) -> Table:
     table = Table(title="Rounds", title_justify="left", caption="* of the exploring model on its new labels, eV/Å")
-    for name in ("round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected", "restarts"):
+    names = "round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected", "restarts"
+    for name in names:
         table.add_column(name, justify="right")
     table.add_column("force RMSE*", justify="right")
     for item in state.history:

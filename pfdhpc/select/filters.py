@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
-from scipy.spatial import cKDTree
 
 from ..config.select import FilterSection
 from ..data import Frame, Record
-from .images import with_images
+from ..data.geometry import near_pairs
 
 
 class Filter:
@@ -90,13 +89,9 @@ def closest_pair(frame: Frame, limit: float) -> tuple[float, int, int]:
     al., Dalton Trans. 2832 (2008).
     """
     radii = covalent_radii[frame.numbers]
-    cutoff = 2 * limit * radii.max()
-    positions, index = with_images(frame, cutoff)
-    n = len(frame)
-    near = cKDTree(positions[:n]).sparse_distance_matrix(cKDTree(positions), cutoff, output_type="ndarray")
-    near = near[near["i"] != near["j"]]
-    ratios = near["v"] / (radii[near["i"]] + radii[index[near["j"]]])
+    first, second, distances = near_pairs(frame, 2 * limit * radii.max())
+    ratios = distances / (radii[first] + radii[second])
     if not len(ratios) or ratios.min() >= limit:
         return np.inf, 0, 0
-    closest = near[ratios.argmin()]
-    return float(ratios.min()), int(frame.numbers[closest["i"]]), int(frame.numbers[index[closest["j"]]])
+    closest = ratios.argmin()
+    return float(ratios[closest]), int(frame.numbers[first[closest]]), int(frame.numbers[second[closest]])

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..data import Frame
-from .images import with_images
+from ..data.geometry import with_images
 
 BLOCK = 128
 """Atoms whose neighbour pairs are in memory at a time."""

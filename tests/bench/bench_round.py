@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -33,9 +34,10 @@ run 0
 """
 
 
-def seconds(command: list[str], folder: Path) -> float:
+def seconds(command: list[str], folder: Path, **variables: str) -> float:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     started = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
     return time.perf_counter() - started
 
 
@@ -60,11 +62,19 @@ def start_dp_train(folder: Path) -> float:
 
 def start_lmp(folder: Path) -> float:
     (folder / "in.lammps").write_text(LAMMPS.format(model=folder / "run" / "final" / "model.pth"))
-    return seconds(["lmp", "-in", "in.lammps", "-screen", "none", "-log", "none"], folder)
+    # deepmd's CUDA library, loaded on CPUs too, ends `lmp` when it finds no CUDA runtime, here that of torch
+    spec = find_spec("nvidia")
+    places = spec.submodule_search_locations if spec else ()
+    runtime = [str(path) for place in places for path in Path(place).glob("*/lib/libcudart.so.*")]
+    command = ["lmp", "-in", "in.lammps", "-screen", "none", "-log", "none"]
+    return seconds(command, folder, LD_PRELOAD=":".join(runtime[:1]))
 
 
-def swap_model(folder: Path) -> float:
-    """Seconds until LAMMPS runs with another model, in a process that has run one."""
+def swap_model(folder: Path) -> tuple[float, float]:
+    """Seconds of a one-step segment in LAMMPS with the model it has, and with another one taken just before.
+
+    A segment sets up its pair style in either case, so the two are close; the difference is the swap.
+    """
     import ase.io
 
     from pfdhpc.config import load
@@ -72,16 +82,28 @@ def swap_model(folder: Path) -> float:
     from pfdhpc.engines.base import SegmentTask
     from pfdhpc.engines.registry import make_explorer
 
-    explorer = make_explorer(load(folder / "input.toml").explore, ("Cu",), folder)
+    section = load(folder / "input.toml").explore.model_copy(update={"steps": 1, "interval": 1})
+    explorer = make_explorer(section)
     frame = Frame.from_atoms(ase.io.read(folder / "cu.vasp"))
-    times = []
-    for model in sorted((folder / "run" / "models").glob("*.pth")):
+    task = SegmentTask("a", "Cu", frame, None, 0, (300.0, 300.0), (0.0, 0.0), 1)
+
+    def segment(model: Path) -> tuple[float, float]:
         started = time.perf_counter()
-        explorer.load_models([model])
-        loaded = time.perf_counter() - started
-        explorer.run(SegmentTask("a", "Cu", frame, None, 0, (300.0, 300.0), 0.0, 1))
-        times.append(loaded)
-    return median(times[1:])
+        explorer.load_models([model], ("Cu",))
+        energy = explorer.run(task).records[0].prediction.energy
+        return time.perf_counter() - started, energy
+
+    models = sorted((folder / "run" / "models").glob("*.pth"))
+    segment(models[0])  # the first one pays for the libraries
+    same, other = [], []
+    for before, after in zip(models[:-1] * 3, models[1:] * 3, strict=True):
+        segment(before)
+        seconds, energy = segment(before)
+        same.append(seconds)
+        seconds, new_energy = segment(after)
+        other.append(seconds)
+        assert new_energy != energy, "the new model does not drive the dynamics"
+    return median(same), median(other)
 
 
 def main() -> None:
@@ -91,17 +113,21 @@ def main() -> None:
         found = json.loads((folder / "run" / "final" / "results.json").read_text())
         training = [item["train_seconds"] - item["step_seconds"] for item in found["rounds"]]
         overhead = found["overhead_seconds"]
+        same, other = swap_model(folder)
         rows = [
             ("training round, all but its steps: first", training[0]),
             ("training round, all but its steps: later", median(training[1:])),
             ("dp train, one step, as a subprocess", start_dp_train(folder)),
             ("label: sent, answered, committed, less the calculation", overhead["label"]),
             ("segment: sent and answered, less the MD", overhead["explore"]),
-            ("model swap in LAMMPS", swap_model(folder)),
+            ("segment of one step in LAMMPS: same model as before", same),
+            ("segment of one step in LAMMPS: new model", other),
             ("lmp, no step, as a subprocess", start_lmp(folder)),
         ]
     for what, value in rows:
         print(f"{what:<56} {value:8.3f} s")
+    print(f"{'coordinator: memory at its peak':<56} {found['coordinator']['peak_megabytes']:8.0f} MB")
+    print(f"{'coordinator: share of one core':<56} {100 * found['coordinator']['core_share']:8.1f} %")
 
 
 if __name__ == "__main__":

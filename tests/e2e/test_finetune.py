@@ -74,14 +74,16 @@ def test_the_final_model_runs_and_predicts_what_the_run_says(done):
     assert abs(atoms.get_potential_energy() - record.label.energy) < 0.5 * len(atoms)
 
 
-@pytest.mark.parametrize("moment", [r"label\s+3/5", r"round 1.* explore", r"train +model 2"])
-def test_a_signal_saves_the_run_and_it_goes_on_to_the_same_end(done, tmp_path, moment):
+@pytest.mark.parametrize(
+    "moment, number",
+    [("on 4 ranks", signal.SIGTERM), (r"round 1.* explore", signal.SIGUSR1), (r"train +model 2", signal.SIGINT)],
+)
+def test_a_signal_saves_the_run_and_it_goes_on_to_the_same_end(done, tmp_path, moment, number):
     path = write_copper(tmp_path)
     job = Job(path)
     job.wait_for(moment)
-    job.interrupt(signal.SIGTERM)
+    job.interrupt(number)
     assert job.wait(60) == 3, job.text()
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "incomplete"
     finish(path)
     assert fingerprint(tmp_path) == fingerprint(done[0])
 
@@ -140,4 +142,21 @@ def test_immutable_keys_are_refused_and_mutable_ones_recorded(done):
     path.write_text(text.replace("seed = 3", "seed = 4"))
     job = Job(path)
     assert job.wait(60) == 2 and "seed" in job.text()
+    path.write_text(text.replace("max_sel = 3", "max_sel = 4"))
+    assert "select.max_sel 3 -> 4" in finish(path)
+    assert json.loads((folder / "run" / "input.json").read_text())["select"]["max_sel"] == 4
+    assert json.loads((folder / "run" / "input-1.json").read_text())["select"]["max_sel"] == 3
     path.write_text(text)
+
+
+def test_a_job_of_many_teams_and_a_restart_on_other_ranks(tmp_path):
+    """Two explorers reduce together, two ranks train data parallel; then it goes on with fewer."""
+    path = write_copper(tmp_path, rounds=1)
+    text = path.read_text()
+    ranks = "[ranks]\ntrainer = { ranks = 2 }\nexplorer = { teams = 2 }\nlabeler = { teams = 1 }\n[model]"
+    path.write_text(text.replace("[model]", ranks))
+    output = finish(path, n_ranks=6)
+    assert "1 trainer, 2 explorers, 1 labeler" in output
+    assert results(tmp_path)["labels"] == 8
+    path.write_text(text.replace("max_rounds = 1", "max_rounds = 2"))
+    assert "resumed" in finish(path) and results(tmp_path)["labels"] == 11

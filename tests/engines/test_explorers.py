@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import frozen, tiny_checkpoint
 
-from pfdhpc.config.explore import ExploreSection, SystemSection
+from pfdhpc.config.explore import ExploreSection, SystemSection, ends
 from pfdhpc.data import Frame, Label
 from pfdhpc.engines.base import SegmentTask
-from pfdhpc.engines.explore import check_explore, perturb, starts
-from pfdhpc.engines.explore.guards import closest_pair, violation
+from pfdhpc.engines.calculators import check_calculator
+from pfdhpc.engines.explore import check_explore, check_starts, perturb, starts
+from pfdhpc.engines.explore.guards import violation
 from pfdhpc.engines.explore.segment import stops, thermal_velocities
 from pfdhpc.engines.registry import make_explorer
 from pfdhpc.errors import InputError, TaskError
@@ -33,8 +34,8 @@ from pfdhpc.engines.registry import make_explorer
 work = pickle.loads(Path(sys.argv[1]).read_bytes())
 results = []
 for section, type_map, models, task in work:
-    explorer = make_explorer(section, type_map, Path(sys.argv[1]).parent / "elsewhere")
-    explorer.load_models(models)
+    explorer = make_explorer(section)
+    explorer.load_models(models, type_map)
     results.append(explorer.run(task))
 Path(sys.argv[1]).with_suffix(".out").write_bytes(pickle.dumps(results))
 """
@@ -50,19 +51,18 @@ class Case:
     models: tuple[Path, ...]
     start: Frame
     ensembles: tuple[str, ...]
-    scratch: Path
 
     def section(self, **changes) -> ExploreSection:
         values = {"engine": self.engine, "options": self.options, "steps": 20, "interval": 5}
         return ExploreSection(**{**values, **changes})
 
     def explorer(self, **changes):
-        explorer = make_explorer(self.section(**changes), self.type_map, self.scratch)
-        explorer.load_models(self.models)
+        explorer = make_explorer(self.section(**changes))
+        explorer.load_models(self.models, self.type_map)
         return explorer
 
     def task(self, **changes) -> SegmentTask:
-        task = SegmentTask("sic-0", "sic", self.start, None, 0, (300.0, 300.0), 0.0, 11)
+        task = SegmentTask("sic-0", "sic", self.start, None, 0, (300.0, 300.0), (0.0, 0.0), 11)
         return replace(task, **changes)
 
 
@@ -75,15 +75,14 @@ def models(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module", params=["ase", "lammps"])
-def case(request, models, tmp_path_factory) -> Case:
-    scratch = tmp_path_factory.mktemp(request.param)
+def case(request, models) -> Case:
     if request.param == "ase":
         copper = bulk("Cu", cubic=True) * (2, 1, 1)
         ensembles = ("nve", "nvt", "langevin", "npt-iso", "npt-tri")
-        return Case("ase", EMT, ("Cu",), (), Frame.from_atoms(copper), ensembles, scratch)
+        return Case("ase", EMT, ("Cu",), (), Frame.from_atoms(copper), ensembles)
     carbide = bulk("SiC", "zincblende", a=4.36) * (2, 1, 1)
     ensembles = ("nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri")
-    return Case("lammps", {}, ("Si", "C"), models[:1], Frame.from_atoms(carbide), ensembles, scratch)
+    return Case("lammps", {}, ("Si", "C"), models[:1], Frame.from_atoms(carbide), ensembles)
 
 
 def same(one, other) -> bool:
@@ -98,13 +97,15 @@ def same(one, other) -> bool:
 
 
 def test_frames_come_at_the_interval_with_prediction_and_origin(case):
-    result = case.explorer(ensemble="npt-iso").run(case.task(segment=3, temperature=(300, 400), pressure=5.0))
+    task = case.task(segment=3, temperature=(300, 400), pressure=(-8.0, 8.0))
+    result = case.explorer(ensemble="npt-iso").run(task)
     assert (result.steps, result.stopped, result.replica) == (20, "", "sic-0")
     assert result.state and result.seconds > 0
     origins = [record.origin for record in result.records]
     assert [origin.step for origin in origins] == [5, 10, 15, 20]
     assert [origin.temperature for origin in origins] == [325, 350, 375, 400]
-    assert {(o.system, o.replica, o.segment, o.pressure) for o in origins} == {("sic", "sic-0", 3, 5.0)}
+    assert [origin.pressure for origin in origins] == [-4, 0, 4, 8]
+    assert {(o.system, o.replica, o.segment) for o in origins} == {("sic", "sic-0", 3)}
     assert len({record.frame_id for record in result.records}) == 4
     for record in result.records:
         assert record.prediction.is_finite() and record.prediction.virial is not None
@@ -118,10 +119,9 @@ def test_a_run_continued_in_another_process_is_the_same_to_the_last_bit(case, tm
     for ensemble in case.ensembles:
         explorer = case.explorer(ensemble=ensemble)
         first = explorer.run(case.task(temperature=(300, 500)))
-        second = case.task(state=first.state, segment=1, seed=12, temperature=(500, 500))
+        second = case.task(state=first.state, segment=1, seed=12, temperature=(500, 400), pressure=(0, 900))
         explorer.run(case.task(seed=99, replica="another"))  # what came between must not matter
         here.append(explorer.run(second))
-        explorer.close()
         work.append((case.section(ensemble=ensemble), case.type_map, case.models, second))
     (tmp_path / "work.pickle").write_bytes(pickle.dumps(work))
     subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path / "work.pickle")], check=True)
@@ -175,19 +175,22 @@ def test_damaged_restart_bytes_stop_the_segment_only(case):
 
 def test_pressure_compresses(case):
     changes = {"ensemble": "npt-iso", "steps": 30, "interval": 30, "pressure_damping": 100.0}
-    free, pressed = (case.explorer(**changes).run(case.task(pressure=p)) for p in (0.0, 5e3))
-    assert pressed.records[0].frame.volume < free.records[0].frame.volume
+    explorer = case.explorer(**changes)
+    free, ramped, pressed = (
+        explorer.run(case.task(pressure=p)).records[0].frame.volume for p in ((0, 0), (0, 5e3), (5e3, 5e3))
+    )
+    assert pressed < ramped < free
 
 
-def test_the_ase_engine_takes_a_committee_and_agrees_with_lammps(models, tmp_path):
+def test_the_ase_engine_takes_a_committee_and_agrees_with_lammps(models):
     options = {"calculator": "deepmd.calculator.DP", "model_argument": "model"}
     start = Frame.from_atoms(bulk("SiC", "zincblende", a=4.36, cubic=True))
     shared = {"ensemble": "nve", "steps": 10, "interval": 5}
     results = []
     for engine in ({"engine": "ase", "options": options}, {"engine": "lammps"}):
-        explorer = make_explorer(ExploreSection(**shared, **engine), ("Si", "C"), tmp_path)
-        explorer.load_models(models)
-        results.append(explorer.run(SegmentTask("r", "s", start, None, 0, (300.0, 300.0), 0.0, 5)))
+        explorer = make_explorer(ExploreSection(**shared, **engine))
+        explorer.load_models(models, ("Si", "C"))
+        results.append(explorer.run(SegmentTask("r", "s", start, None, 0, (300.0, 300.0), (0.0, 0.0), 5)))
     for ase_record, lammps_record in zip(*(result.records for result in results), strict=True):
         moved = ase_record.frame.positions - lammps_record.frame.positions
         moved = np.linalg.solve(start.cell.T, moved.T)
@@ -200,8 +203,8 @@ def test_the_ase_engine_takes_a_committee_and_agrees_with_lammps(models, tmp_pat
 
 def test_a_calculator_that_fails_leaves_a_reason():
     section = ExploreSection(engine="ase", options=EMT, steps=5, interval=5)
-    explorer = make_explorer(section, ("Si",), Path("."))
-    task = SegmentTask("r", "s", Frame.from_atoms(bulk("Si")), None, 0, (300.0, 300.0), 0.0, 5)
+    explorer = make_explorer(section)
+    task = SegmentTask("r", "s", Frame.from_atoms(bulk("Si")), None, 0, (300.0, 300.0), (0.0, 0.0), 5)
     with pytest.raises(TaskError, match="replica r cannot begin at its start structure: NotImplementedError"):
         explorer.run(task)
 
@@ -209,19 +212,84 @@ def test_a_calculator_that_fails_leaves_a_reason():
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"options": {"calculator": "EMT"}}, "explore.options.calculator: 'EMT' is no import path"),
-        ({"options": {"calculator": "no.such.EMT"}}, "options.calculator: no.such cannot be imported"),
-        ({"options": {"calculator": "ase.calculators.emt.EMU"}}, "ase.calculators.emt has no EMU"),
+        ({"options": {"calculator": "EMT"}}, "explore.options.calculator: EMT: not an import path"),
+        ({"options": {"calculator": "no.such.EMT"}}, "options.calculator: no.such.EMT: no.such cannot be imported"),
+        ({"options": {"calculator": "ase.calculators.emt.EMU"}}, "ase.calculators.emt has no EMU; did you mean EMT?"),
+        ({"options": {"calculator": "ase.calculators.emp.EMT"}}, "no module ase.calculators.emp"),
         ({"options": {**EMT, "argument": {}}}, "explore.options.argument: unknown key"),
         ({"options": {**EMT, "arguments": 3}}, "explore.options.arguments: must be a table"),
         ({"options": EMT, "ensemble": "npt-aniso"}, "explore.ensemble: the engine ase cannot do npt-aniso"),
+        ({"options": EMT, "committee": [__file__]}, "explore.committee: the engine ase loads models only with"),
+        ({"engine": "lammps", "committee": [__file__]}, "explore.committee: test_explorers.py is not a frozen model"),
     ],
 )
 def test_mistakes_in_the_input_are_found_before_anything_runs(changes, problem):
-    section = ExploreSection(engine="ase", **changes)
+    section = ExploreSection(**{"engine": "ase", **changes})
     assert [line for line in check_explore(section) if problem in line]
     with pytest.raises(InputError, match="explore"):
-        make_explorer(section, ("Cu",), Path("."))
+        make_explorer(section)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"calculator": "broken_calculator.Broken"}, r"explore.options.calculator: .* no luck"),
+        ({"calculator": "whole_calculator.Needy"}, r"explore.options.arguments: whole_calculator.Needy .* 'given'"),
+    ],
+)
+def test_a_program_that_does_not_start_is_bad_input(options, problem, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_calculator.py").write_text("Broken: type = object\nraise OSError('no luck')\n")
+    (tmp_path / "whole_calculator.py").write_text("def Needy(given):\n    return given\n")
+    section = ExploreSection(engine="ase", options=options)
+    assert check_explore(section) == []  # only running it tells
+    with pytest.raises(InputError, match=problem):
+        make_explorer(section)
+
+
+def test_a_calculator_is_found_in_a_folder_and_under_any_kind_of_definition(tmp_path):
+    source = "A: type = 1\nB = 2\nfrom os import path as C\nclass D: pass\ndef E(): pass\n"
+    (tmp_path / "own_kinds.py").write_text(source)
+    for name in "ABCDE":
+        assert check_calculator("key", f"own_kinds.{name}", str(tmp_path)) == []
+    assert "own_kinds has no F" in check_calculator("key", "own_kinds.F", str(tmp_path))[0]
+    assert check_calculator("key", "own_kinds.A", remedy="buy it") == [
+        "key: own_kinds.A: no module own_kinds; buy it, or correct the path"
+    ]
+    assert "own_kinds" not in sys.modules and str(tmp_path) not in sys.path
+
+
+def test_starts_an_engine_cannot_explore_are_named_with_a_remedy():
+    starts_given = [Frame.from_atoms(bulk("Cu")), Frame.from_atoms(molecule("CO"))]
+    (line,) = check_starts(ExploreSection(), "co", starts_given)
+    assert line.startswith("system co: the engine lammps") and "1 of the 2" in line and "vacuum" in line
+    assert check_starts(ExploreSection(), "cu", starts_given[:1]) == []
+    assert check_starts(ExploreSection(engine="ase", options=EMT), "co", starts_given) == []
+    (line,) = check_starts(ExploreSection(engine="ase", options=EMT, ensemble="npt-iso"), "co", starts_given)
+    assert 'explore.ensemble = "npt-iso"' in line
+
+
+@pytest.mark.parametrize("key", ["temperatures", "pressures"])
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([300, 300.0], "300 is given twice"),
+        ([300, 300.0000001], "300 is given twice"),
+        ([300, [300, 300]], "300 is given twice"),
+        ([[100, 200], 300, [100, 200]], "100 to 200 is given twice"),
+    ],
+)
+def test_two_replicas_of_one_name_are_refused(key, values, text):
+    with pytest.raises(ValueError, match=text):
+        ExploreSection(ensemble="npt-iso", **{key: values})
+
+
+def test_temperatures_and_pressures_are_lists_of_values_and_ramps():
+    section = ExploreSection(ensemble="npt-iso", temperatures=[300, [300, 900]], pressures=[-500, [0, 1e4], [1e4, 0]])
+    assert [ends(ramp) for ramp in section.temperatures] == [(300, 300), (300, 900)]
+    assert [ends(ramp) for ramp in section.pressures] == [(-500, -500), (0, 1e4), (1e4, 0)]
+    with pytest.raises(ValueError, match="temperatures"):
+        ExploreSection(temperatures=[[0, 300]])
 
 
 def test_sound_input_passes_the_check():
@@ -255,7 +323,6 @@ def test_the_guard_sees_images_in_small_cells_and_values_that_are_not_finite():
     guard = ExploreSection(guard={"min_distance": 1.0, "max_volume_ratio": 1.5}).guard
     cell = Frame(np.array([6]), np.diag([0.9, 3.0, 3.0]), np.zeros((1, 3)))
     fine = Label(0.0, np.zeros((1, 3)))
-    assert closest_pair(cell, 1.0) == pytest.approx(0.9)
     assert "closest pair 0.900 Å" in violation(guard, cell, fine, 300.0, cell.volume)
     wide = Frame(cell.numbers, np.eye(3) * 3, cell.positions)
     assert violation(guard, wide, fine, 300.0, 27.0) == ""

@@ -1,5 +1,7 @@
 """LAMMPS with DeePMD-kit's pair style: geometry, models that are swapped or bad, and silence."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import frozen, tiny_checkpoint
 
+from pfdhpc.config import parse
 from pfdhpc.config.explore import ExploreSection
 from pfdhpc.data import Frame
 from pfdhpc.engines.base import SegmentTask
 from pfdhpc.engines.explore.box import reduced_box
 from pfdhpc.engines.explore.lammps import LammpsExplorer
-from pfdhpc.errors import TaskError
+from pfdhpc.engines.explore.scratch import MEMORY, ROOM, private_folder
+from pfdhpc.errors import InputError, TaskError
+from pfdhpc.parallel.channel import local_channels
+from pfdhpc.parallel.layout import Team
+from pfdhpc.roles import messages as m
+from pfdhpc.roles import worker
+from pfdhpc.roles.explorer import ExplorerProgram
+from pfdhpc.roles.folder import RunFolder
 
 ENSEMBLES = ("nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri")
 TYPE_MAP = ("O", "Si", "C")  # no oxygen in any structure
@@ -50,10 +60,10 @@ def reference(models):
 
 
 @pytest.fixture(scope="module")
-def explorer(models, tmp_path_factory):
+def explorer(models):
     """One instance for all the tests, as in a job: each leaves it to the next as it happens to be."""
-    made = LammpsExplorer(section(), TYPE_MAP, tmp_path_factory.mktemp("scratch"))
-    made.load_models(models[:1])
+    made = LammpsExplorer(section())
+    made.load_models(models[:1], TYPE_MAP)
     yield made
     made.close()
 
@@ -63,7 +73,7 @@ def section(**changes) -> ExploreSection:
 
 
 def task(start: Frame, **changes) -> SegmentTask:
-    return replace(SegmentTask("r", "s", start, None, 0, (300.0, 300.0), 0.0, 3), **changes)
+    return replace(SegmentTask("r", "s", start, None, 0, (300.0, 300.0), (0.0, 0.0), 3), **changes)
 
 
 def rattled(atoms, seed=1) -> Frame:
@@ -100,8 +110,8 @@ def test_prediction_cell_and_forces_are_in_one_frame(name, ensemble, explorer, m
     start = cells()[name]
     explorer.section = section(ensemble=ensemble, pressure_damping=50.0)
     for model in models[::2]:
-        explorer.load_models([model])
-        result = explorer.run(task(start, pressure=1000.0))
+        explorer.load_models([model], TYPE_MAP)
+        result = explorer.run(task(start, pressure=(1000.0, 1000.0)))
         assert not result.stopped
         for record in result.records:
             energy, forces, virial = reference(model, record.frame)
@@ -118,7 +128,7 @@ def test_prediction_cell_and_forces_are_in_one_frame(name, ensemble, explorer, m
 def test_a_trajectory_begins_at_the_start_structure(name, explorer, models, reference):
     start = cells()[name]
     explorer.section = section(steps=1, interval=1, timestep=1e-6)
-    explorer.load_models(models[:1])
+    explorer.load_models(models[:1], TYPE_MAP)
     record = explorer.run(task(start)).records[0]
     energy, forces, _ = reference(models[0], start)
     assert record.prediction.energy == pytest.approx(energy, abs=1e-7)
@@ -131,7 +141,7 @@ def test_a_trajectory_begins_at_the_start_structure(name, explorer, models, refe
 @pytest.mark.parametrize("lattice", ["fcc", "sc"])
 def test_one_atom_cells_smaller_than_the_cutoff_run(ensemble, lattice, explorer, models, reference):
     explorer.section = section(ensemble=ensemble, steps=20, interval=10)
-    explorer.load_models(models[:1])
+    explorer.load_models(models[:1], TYPE_MAP)
     start = Frame.from_atoms(bulk("Si", lattice, a=4.0 if lattice == "fcc" else 2.6))
     result = explorer.run(task(start))
     assert not result.stopped and len(result.records) == 2
@@ -146,7 +156,7 @@ def test_a_new_model_drives_the_next_segment(explorer, models, reference):
     explorer.section = section()
     energies = []
     for model in (models[0], models[1], models[2], models[0]):
-        explorer.load_models([model])
+        explorer.load_models([model], TYPE_MAP)
         record = explorer.run(task(carbide())).records[0]
         assert record.prediction.energy == pytest.approx(reference(model, record.frame)[0], abs=1e-9)
         energies.append(record.prediction.energy)
@@ -155,7 +165,7 @@ def test_a_new_model_drives_the_next_segment(explorer, models, reference):
 
 def test_the_committee_deviates_by_the_spread_of_its_forces(explorer, models, reference):
     explorer.section = section(steps=6, interval=3)
-    explorer.load_models(models[:2])
+    explorer.load_models(models[:2], TYPE_MAP)
     records = explorer.run(task(carbide())).records
     assert [record.origin.step for record in records] == [3, 6]
     for record in records:
@@ -165,16 +175,95 @@ def test_the_committee_deviates_by_the_spread_of_its_forces(explorer, models, re
         np.testing.assert_allclose(record.prediction.forces, one, atol=1e-9)  # the first one drives
 
 
+def test_the_committee_of_the_input_marks_the_candidates_of_a_run(models, reference, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    program, order = explorer_program(folder, {"committee": [str(models[1])]}, models[0])
+    assert program.ready("explorer-0").problems == ()
+    answer = program.handle(order)
+    assert (answer.stopped, answer.n_candidates) == ("", 2)
+    picked = program.handle(m.Select("select/1/explorer-0", 1, {"explorer-0": 0}, ("r",), {}, (), 9)).picked
+    assert sorted(record.origin.step for record in picked) == [2, 4]
+    for record in picked:
+        one, other = (reference(model, record.frame)[1] for model in models[:2])
+        spread = np.linalg.norm(one - other, axis=1).max() / 2
+        assert np.isfinite(spread) and record.origin.deviation == pytest.approx(spread, rel=1e-5)
+    assert not folder.directory.joinpath("scratch").exists()
+
+
+def test_a_committee_that_does_not_fit_ends_the_job_and_costs_no_replica_a_restart(models, tmp_path):
+    """LAMMPS itself would go on with wrong types and neighbours."""
+    other = frozen(tiny_checkpoint(tmp_path, TYPE_MAP[::-1]), tmp_path / "other")
+    program, order = explorer_program(RunFolder(tmp_path / "run"), {"committee": [str(other)]}, models[0])
+    assert program.ready("explorer-0").problems == ()
+    answer = worker.work(Team("explorer-0", "explorer", (1,)), program, order)
+    assert isinstance(answer, m.Crashed)
+    assert "explore.committee" in answer.traceback and "type map C Si O" in answer.traceback
+
+
+def test_a_lammps_that_does_not_start_is_found_before_the_run(models, tmp_path, monkeypatch):
+    program, _ = explorer_program(RunFolder(tmp_path / "run"), {}, models[0])
+    monkeypatch.setattr("lammps.lammps.has_style", lambda *style: False)
+    (line,) = program.ready("explorer-0").problems
+    assert "no pair style deepmd" in line and "install" in line
+    monkeypatch.setattr("lammps.lammps.__init__", foreign_mpi)
+    (line,) = program.ready("explorer-0").problems
+    assert line.startswith("explore.engine: LAMMPS cannot be loaded: libmpi.so.12") and "MPICH" in line
+
+
+def foreign_mpi(self, **keywords):
+    self.lmp = None
+    raise OSError("libmpi.so.12: cannot open shared object file")
+
+
+def explorer_program(folder, explore, model):
+    """The program of an explorer rank, and an order for it with ``model`` published."""
+    folder.models.mkdir(parents=True)
+    shutil.copy(model, folder.frozen("digest"))
+    here = str(Path(__file__))
+    config = parse(
+        {
+            "workflow": "finetune",
+            "model": {"checkpoint": here},
+            "system": [{"name": "s", "structures": [here]}],
+            "explore": {"steps": 4, "interval": 2, "ensemble": "nve", **explore},
+            "select": {"min_gain": -100.0},
+            "label": {"type": "ase", "options": {"calculator": "ase.calculators.emt.EMT"}},
+            "train": {},
+        },
+        Path.cwd(),
+    )
+    order = m.Explore("explore/1/r", 1, m.ModelRef(1, "digest"), TYPE_MAP, task(carbide()))
+    return ExplorerProgram(config, folder, "explorer-0", local_channels(1)[0]), order
+
+
+def test_private_files_lie_in_memory_and_go_with_their_owner(monkeypatch, tmp_path):
+    class Owner:
+        pass
+
+    owner = Owner()
+    folder = private_folder(owner)
+    assert folder.is_dir() and list(folder.iterdir()) == []
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        assert folder.parent == MEMORY
+    (folder / "restart").write_bytes(b"x")
+    del owner
+    assert not folder.exists()
+    monkeypatch.setattr("pfdhpc.engines.explore.scratch.MEMORY", tmp_path / "none")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    owner = Owner()
+    assert private_folder(owner).parent == tmp_path
+
+
 @pytest.mark.parametrize("ensemble", [name for name in ENSEMBLES if name != "langevin"])
 def test_two_segments_go_the_way_of_a_single_long_one(ensemble, explorer, models):
     """Thermostat and barostat remember: the state of the fixes travels in the restart bytes."""
-    explorer.load_models(models[:1])
+    explorer.load_models(models[:1], TYPE_MAP)
     changes = {"ensemble": ensemble, "interval": 20, "temperature_damping": 20.0, "pressure_damping": 50.0}
     explorer.section = section(steps=40, **changes)
-    long = explorer.run(task(carbide(), pressure=1000.0))
+    long = explorer.run(task(carbide(), pressure=(1000.0, 1000.0)))
     explorer.section = section(steps=20, **changes)
-    first = explorer.run(task(carbide(), pressure=1000.0))
-    second = explorer.run(task(carbide(), pressure=1000.0, state=first.state, segment=1))
+    first = explorer.run(task(carbide(), pressure=(1000.0, 1000.0)))
+    second = explorer.run(task(carbide(), pressure=(1000.0, 1000.0), state=first.state, segment=1))
     for one, other in zip(long.records, first.records + second.records, strict=True):
         np.testing.assert_allclose(one.frame.cell, other.frame.cell, atol=1e-8)
         np.testing.assert_allclose(one.prediction.forces, other.prediction.forces, atol=1e-8)
@@ -182,19 +271,19 @@ def test_two_segments_go_the_way_of_a_single_long_one(ensemble, explorer, models
 
 def test_bad_models_fail_the_task_and_the_next_model_works(explorer, models, tmp_path):
     explorer.section = section()
-    with pytest.raises(TaskError, match="no such model file"):
-        explorer.load_models([tmp_path / "none.pth"])
+    with pytest.raises(InputError, match="no such model file"):
+        explorer.load_models([tmp_path / "none.pth"], TYPE_MAP)
     garbage = tmp_path / "garbage.pth"
     garbage.write_text("not a model")
-    explorer.load_models([garbage])
+    explorer.load_models([garbage], TYPE_MAP)
     with pytest.raises(TaskError, match="replica r cannot begin"):
         explorer.run(task(carbide()))
-    explorer.load_models(models[:1])
+    explorer.load_models(models[:1], TYPE_MAP)
     good = explorer.run(task(carbide()))
-    explorer.load_models([garbage])
+    explorer.load_models([garbage], TYPE_MAP)
     result = explorer.run(task(carbide(), state=good.state, segment=1))
     assert result.stopped.startswith("LAMMPS: ") and result.state is None
-    explorer.load_models(models[:1])
+    explorer.load_models(models[:1], TYPE_MAP)
     assert not explorer.run(task(carbide())).stopped
 
 
@@ -207,7 +296,7 @@ def test_structures_it_cannot_explore_are_refused(explorer):
 
 def test_an_explosion_between_kept_frames_leaves_only_healthy_ones(explorer, models):
     explorer.section = section(ensemble="nve", steps=200, interval=50, timestep=60.0)
-    explorer.load_models(models[:1])
+    explorer.load_models(models[:1], TYPE_MAP)
     result = explorer.run(task(carbide(), temperature=(3000.0, 3000.0)))
     assert result.stopped and result.state is None and result.steps < 200
     assert [record.origin.step for record in result.records] == list(range(50, result.steps + 1, 50))
@@ -218,12 +307,13 @@ def test_nothing_is_printed_and_no_file_left_but_the_scratch(explorer, models, c
     for name in ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS"):
         monkeypatch.setenv(name, "1")  # DeePMD-kit warns when they are not set
     explorer.section = section(steps=20, interval=10)
-    explorer.load_models(models[:2])
+    explorer.load_models(models[:2], TYPE_MAP)
     result = explorer.run(task(carbide()))
     assert not result.stopped
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert str(explorer.scratch).encode() not in result.state
+    assert [file.name for file in explorer.scratch.iterdir()] == ["deviation.out"]
     assert models[0].name.encode() not in result.state
 
 

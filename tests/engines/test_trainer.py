@@ -2,23 +2,32 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.io import write
 
+from pfdhpc.config import parse
 from pfdhpc.config.train import ModelSection, TrainSection
-from pfdhpc.data import Frame, Label, Record
+from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.engines.base import TrainTask
 from pfdhpc.engines.train.checkpoint import describe, read
 from pfdhpc.engines.train.deepmd import DeepmdTrainer
+from pfdhpc.engines.train.monitor import Checkpoint, Monitor
 from pfdhpc.engines.train.settings import LOSS, check_deepmd_input
 from pfdhpc.errors import InputError, TaskError
+from pfdhpc.roles import messages as m
+from pfdhpc.roles.folder import RunFolder
+from pfdhpc.roles.preflight import model_facts
+from pfdhpc.roles.trainer import TrainerProgram
 from tests.models import tiny_checkpoint
 
 BIAS = "model.Default.atomic_model.out_bias"
@@ -45,7 +54,7 @@ VALIDATION = make_records(3, 5)
 
 def make_trainer(checkpoint, branch=None, **train):
     model = ModelSection.model_validate({"checkpoint": checkpoint, "branch": branch})
-    return DeepmdTrainer(model, TrainSection.model_validate({"batch_size": 2, **train}), 0, None)
+    return DeepmdTrainer(model, TrainSection.model_validate({"batch_size": 2, **train}), None)
 
 
 def later_round(parent, directory, **changes):
@@ -136,14 +145,13 @@ def test_first_round_leaves_its_models_and_nothing_else(first):
     result, stray, undisturbed = first
     assert result.checkpoint.is_file() and result.frozen.suffix == ".pth" and result.frozen.is_file()
     assert {path.name for path in result.checkpoint.parent.iterdir()} == {
-        *("best.pt", "best.pth", "last.pt", "lcurve.out", "train.log", "data-0")
+        *("last.pt", "last.pth", "lcurve.out", "train.log", "data")
     }
     assert not stray and undisturbed
     assert 0 < result.step_seconds < result.seconds
     steps = [row["step"] for row in result.curve]
-    assert steps == sorted(set(steps)) and steps[-1] == 12
-    scores = {r["step"]: r["rmse_f_val"] + 10 * r["rmse_e_val"] + r["rmse_v_val"] for r in result.curve}
-    assert result.best_step == min(scores, key=scores.get)
+    assert steps == sorted(set(steps)) and steps[0] == 0 and steps[-1] == 12
+    assert all(row["rmse_f_val"] > 0 for row in result.curve) and result.best_step == 12
 
 
 def test_first_round_keeps_the_closest_pair_for_compression(first):
@@ -177,6 +185,37 @@ def test_no_steps_only_aligns(trainer, parent, first, tmp_path):
     assert same_weights(trainer.train(task).checkpoint, aligned.checkpoint)
     later = trainer.train(later_round(first[0].checkpoint, tmp_path / "later", steps=0))
     assert same_weights(later.checkpoint, first[0].checkpoint)
+
+
+def test_without_labels_there_is_nothing_to_align_to(trainer, parent, tmp_path):
+    with pytest.raises(TaskError, match="no labelled frame"):
+        trainer.align(parent.checkpoint, (), tmp_path)
+
+
+def predicted_by(trainer, checkpoint, records):
+    labels = trainer.predict(checkpoint, [record.frame for record in records])
+    return tuple(replace(record, label=label) for record, label in zip(records, labels, strict=True))
+
+
+def test_best_is_believed_with_enough_validation_frames_only(trainer, first, tmp_path):
+    """Where the start is right and the training data are noise, training can only make it worse."""
+    right = predicted_by(trainer, first[0].checkpoint, make_records(10, 11))
+    result = trainer.train(later_round(first[0].checkpoint, tmp_path / "10", validation=right))
+    assert result.best_step == 0 and result.checkpoint.name == "best.pt"
+    again = predicted_by(trainer, result.checkpoint, right)
+    assert all(np.array_equal(new.label.forces, old.label.forces) for new, old in zip(again, right, strict=True))
+    few = trainer.train(later_round(first[0].checkpoint, tmp_path / "9", validation=right[:9]))
+    assert few.best_step == 12 and few.checkpoint.name == "last.pt"
+
+
+def test_best_must_be_better_than_noise():
+    rng = np.random.default_rng(1)
+    monitor = Monitor(SimpleNamespace(rank=0), make_records(20, 12), 100)
+    hard = rng.uniform(1, 2, 20)  # how hard a frame is, for every checkpoint
+    monitor.last_scores = hard + rng.normal(0, 0.01, 20)
+    for gain, wins in ((0.0, False), (0.1, True)):
+        monitor.best = Checkpoint(60, {}, hard - gain + rng.normal(0, 0.01, 20))
+        assert (monitor.better_than_last() is monitor.best) is wins
 
 
 def test_later_round_depends_on_its_task_alone(trainer, first, tmp_path):
@@ -243,6 +282,97 @@ def test_predictions_do_not_depend_on_the_batch(trainer, first):
         assert alone.energy == pytest.approx(label.energy, abs=1e-5)
         assert np.allclose(alone.forces, label.forces, atol=1e-5)
         assert np.allclose(alone.virial, label.virial, atol=1e-5)
+
+
+def altered(checkpoint, folder, change):
+    """The checkpoint with its parameters changed, as one from another deepmd would have them."""
+    import torch
+
+    content = torch.load(checkpoint, weights_only=True)
+    change(content["model"]["_extra_state"]["model_params"])
+    torch.save(content, folder / "other.pt")
+    return folder / "other.pt"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"type": "dpa9"}, "cannot be built by deepmd-kit"),
+        ({"neuron": [5, 7]}, "cannot be built by deepmd-kit"),
+        ({"type": "dpa4"}, "descriptor dpa4.*pt2"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_found_beforehand(parent, tmp_path, change, words):
+    other = altered(parent.checkpoint, tmp_path, lambda params: params["descriptor"].update(change))
+    problems, type_map = model_facts(ModelSection.model_validate({"checkpoint": other}))
+    assert len(problems) == 1 and re.match(f"model.checkpoint: .*{words}", problems[0]) and type_map == ()
+    assert "\n" not in problems[0]
+
+
+def test_a_usable_model_tells_its_elements(pretrained):
+    assert model_facts(ModelSection.model_validate({"checkpoint": pretrained, "branch": "b"})) == ([], ("Si", "C"))
+
+
+@pytest.fixture(scope="module")
+def program(pretrained, tmp_path_factory):
+    """The trainer team of one rank in a run directory, its parent imported: program, folder, parent."""
+    base = tmp_path_factory.mktemp("program")
+    write(base / "sic.vasp", bulk("SiC", "zincblende", a=4.36))
+    values = {
+        "workflow": "finetune",
+        "model": {"checkpoint": str(pretrained), "branch": "b"},
+        "system": [{"name": "SiC", "structures": ["sic.vasp"]}],
+        "explore": {},
+        "label": {"type": "ase", "options": {"calculator": "ase.calculators.emt.EMT"}},
+        "train": {"batch_size": 2},
+    }
+    folder = RunFolder(base / "run")
+    program = TrainerProgram(parse(values, base), folder, None)
+    return program, folder, program.handle(m.ImportParent("import")).model
+
+
+def train_order(parent, **changes):
+    records = tuple(replace(record, labelling=Labelling("pbe", "ase")) for record in OLD)
+    ids = tuple(record.label_id for record in records)
+    values = dict(order_id="train/0", round=0, version=1, parent=parent, first=True, old_ids=(), new_ids=ids)
+    values |= dict(validation_ids=(), steps=4, seed=5, records=records)
+    return m.Train(**values | changes)
+
+
+def test_only_logs_stay_of_what_a_team_wrote(program):
+    team, folder, parent = program
+    trained = team.handle(train_order(parent))
+    order = train_order(parent)
+    evaluated = team.handle(
+        m.Evaluate("evaluate/1", parent, trained.model, order.new_ids, order.new_ids[:1], records=order.records)
+    )
+    assert len(evaluated.parent) == len(evaluated.final) == 1
+    left = {str(path.relative_to(folder.directory / "scratch")) for path in folder.directory.glob("scratch/*/*")}
+    assert left == {
+        *("import/train.log", "train-000/train.log", "train-000/lcurve.out", "pretrained-aligned/train.log")
+    }
+    assert folder.checkpoint(trained.model.digest).is_file() and folder.frozen(trained.model.digest).is_file()
+
+
+def test_leftovers_of_a_killed_attempt_change_nothing(program):
+    team, folder, parent = program
+    undisturbed = team.handle(train_order(parent))
+    scratch = folder.scratch("train-000")
+    (scratch / "data" / "new" / "Si8-virial" / "set.000").mkdir(parents=True)
+    (scratch / "data" / "new" / "Si8-virial" / "type.raw").write_text("junk")
+    for name in ("model.ckpt-2.pt", "checkpoint", "last.pt", "lcurve.out", "train-1.log"):
+        (scratch / name).write_text("half written")
+    again = team.handle(train_order(parent))
+    assert again.model.digest == undisturbed.model.digest and again.curve == undisturbed.curve
+    assert {path.name for path in scratch.iterdir()} == {"train.log", "lcurve.out"}
+
+
+def test_models_can_be_compared_without_any_training_frame(program):
+    team, _, parent = program
+    order = train_order(parent)
+    evaluated = team.handle(m.Evaluate("evaluate/2", parent, parent, (), order.new_ids[:2], records=order.records))
+    for before, after in zip(evaluated.parent, evaluated.final, strict=True):
+        assert before.energy == after.energy
 
 
 @pytest.mark.parametrize(

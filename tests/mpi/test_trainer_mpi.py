@@ -60,7 +60,7 @@ def team():
         tiny_checkpoint(folder, branches=("a", "b"))
     comm.Barrier()
     model = ModelSection.model_validate({"checkpoint": checkpoint, "branch": "b"})
-    yield comm, folder, WatchedTrainer(model, TrainSection.model_validate({}), 0, comm)
+    yield comm, folder, WatchedTrainer(model, TrainSection.model_validate({}), comm)
     comm.Barrier()
     if comm.rank == 0:
         shutil.rmtree(folder)
@@ -94,7 +94,7 @@ def test_the_bias_does_not_depend_on_the_number_of_ranks(team):
     comm, folder, trainer = team
     parent = trainer.import_parent(folder / "parent2").checkpoint
     result = trainer.train(make_task(folder / "bias", parent, steps=1))
-    alone = DeepmdTrainer(trainer.model, trainer.section, 0, None)
+    alone = DeepmdTrainer(trainer.model, trainer.section, None)
     own = folder / f"alone-{comm.rank}"
     aligned = alone.align(parent, make_records(6, 1), own)
     key = "model.Default.atomic_model.out_bias"
@@ -111,8 +111,8 @@ def test_an_error_reaches_every_rank(team, monkeypatch):
     trainer.fail_on = None
     bad = TrainSection.model_validate({"start_lr": 1e300, "stop_lr": 1e299})
     with pytest.raises(TaskError, match="diverged"):
-        DeepmdTrainer(trainer.model, bad, 0, comm).train(make_task(folder / "diverging", parent))
+        DeepmdTrainer(trainer.model, bad, comm).train(make_task(folder / "diverging", parent))
     wrong = trainer.model.model_copy(update={"branch": "c"})
     with pytest.raises(InputError, match='no "c"'):
-        DeepmdTrainer(wrong, trainer.section, 0, comm).import_parent(folder / "wrong")
+        DeepmdTrainer(wrong, trainer.section, comm).import_parent(folder / "wrong")
     assert trainer.train(make_task(folder / "after", parent)).checkpoint.is_file()

@@ -1,10 +1,10 @@
 """When a trajectory has left physics: the bounds of [explore.guard], the same for every engine."""
 
 import numpy as np
-from ase.neighborlist import primitive_neighbor_list
 
 from ...config.explore import GuardSection
 from ...data import Frame, Label
+from ...data.geometry import near_pairs
 
 
 def violation(
@@ -23,13 +23,7 @@ def violation(
         ratio = frame.volume / start_volume
         if not 1 / guard.max_volume_ratio <= ratio <= guard.max_volume_ratio:
             return f"volume ratio {ratio:.3g} exceeds guard.max_volume_ratio {guard.max_volume_ratio:g}"
-    distance = closest_pair(frame, guard.min_distance)
+    distance = near_pairs(frame, guard.min_distance)[2].min(initial=np.inf)
     if distance < guard.min_distance:
         return f"closest pair {distance:.3f} Å is below guard.min_distance {guard.min_distance:g} Å"
     return ""
-
-
-def closest_pair(frame: Frame, cutoff: float) -> float:
-    """Shortest distance of two atoms, periodic images included, in Å; inf if none is below ``cutoff``."""
-    distances = primitive_neighbor_list("d", frame.pbc, frame.cell, frame.positions, cutoff)
-    return float(distances.min(initial=np.inf))

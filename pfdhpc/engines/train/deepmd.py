@@ -10,12 +10,12 @@ from ...config.train import ModelSection, TrainSection
 from ...data import Frame, Label, Record
 from ...errors import InputError, TaskError
 from ..base import Trainer, TrainResult, TrainTask
-from .checkpoint import State, read, save, single_task
+from .checkpoint import State, read, save
 from .ddp_shim import fit_for_mpi, process_group
 from .evaluate import aligned_bias, evaluate
 from .monitor import DIVERGED, Monitor, diverged
 from .prepare import Plan, build, prepare, read_curve
-from .runtime import freeze, load_model, logging_to, seed_everything, weights_of
+from .runtime import freeze, load_model, logging_to, open_parent, seed_everything, weights_of
 from .settings import check_deepmd_input
 from .team import by_leader, leads, together
 
@@ -24,10 +24,10 @@ class DeepmdTrainer(Trainer):
     """See :class:`~pfdhpc.engines.base.Trainer`. ``comm``: the team's mpi4py communicator, None for one rank.
 
     All ranks make the same calls and get the same answers; an exception on one rank is raised on all of
-    them. A training is seeded by its task alone; ``seed`` is not used.
+    them. A training is seeded by its task alone.
     """
 
-    def __init__(self, model: ModelSection, train: TrainSection, seed: int, comm: Any = None):
+    def __init__(self, model: ModelSection, train: TrainSection, comm: Any = None):
         problems = check_deepmd_input(train)
         if problems:
             raise InputError(problems)
@@ -39,11 +39,11 @@ class DeepmdTrainer(Trainer):
     def import_parent(self, directory: Path) -> TrainResult:
         """The pre-trained model as single-task files in ``directory``: parent.pt and parent.pth.
 
-        Raises InputError when the checkpoint is not readable or ``model.branch`` does not fit it.
+        Raises InputError when the checkpoint cannot be used or ``model.branch`` does not fit it.
         """
 
         def work(start: float) -> TrainResult:
-            state = single_task(read(self.model.checkpoint), self.model.branch)
+            state = open_parent(self.model.checkpoint, self.model.branch)
             return _publish(state, directory / "parent.pt", start)
 
         return self._alone(work, directory)
@@ -63,7 +63,7 @@ class DeepmdTrainer(Trainer):
         return by_leader(self.comm, lambda: evaluate(self._load(checkpoint), frames))
 
     def train(self, task: TrainTask) -> TrainResult:
-        """One round: last.pt and, with validation frames, best.pt; ``train.best`` chooses which goes on.
+        """One round, in an empty directory: last.pt, or best.pt where ``train.best`` and :class:`Monitor` agree.
 
         Raises TaskError when the training diverges or a frame has an element the model does not know.
         """
@@ -86,7 +86,8 @@ class DeepmdTrainer(Trainer):
         with fit_for_mpi(), process_group(self.comm):
             trainer = build(plan, task)
             trainer.full_validator = monitor = Monitor(trainer, task.validation, task.steps)
-            start = time.perf_counter()
+            monitor.begin()
+            start = time.perf_counter() - monitor.seconds
             try:
                 trainer.run()
             except RuntimeError as error:  # deepmd's own checks for NaN, on the first rank alone
@@ -99,14 +100,12 @@ class DeepmdTrainer(Trainer):
         """Write the models of a training that has run its steps."""
         for written in (*task.directory.glob("model.ckpt*"), task.directory / "checkpoint"):
             written.unlink()  # deepmd's own, with optimizer moments that no round continues from
-        states = {"last": weights_of(trainer), "best": monitor.best}
-        name = "best" if self.section.best and monitor.best is not None else "last"
-        for other in {"last", "best"} - {name}:
-            if states[other] is not None:
-                save(states[other], task.directory / f"{other}.pt")
-        result = _publish(states[name], task.directory / f"{name}.pt", start)
-        best_step = monitor.best_step if name == "best" else task.steps
-        return replace(result, best_step=best_step, curve=_curve(task.directory, monitor))
+        found = monitor.better_than_last() if self.section.best else None
+        if found is None:
+            result, step = _publish(weights_of(trainer), task.directory / "last.pt", start), task.steps
+        else:
+            result, step = _publish(found.weights, task.directory / "best.pt", start), found.step
+        return replace(result, best_step=step, curve=_curve(task.directory, monitor))
 
     def _no_steps(self, task: TrainTask) -> TrainResult:
         """A round of no steps: only the bias moves, and only in the first."""

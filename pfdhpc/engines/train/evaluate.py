@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...data import Frame, Label, Record
+from ...errors import TaskError
 from .dataset import types_of
 
 ATOMS_PER_BATCH = 1024
@@ -83,10 +84,13 @@ def aligned_bias(model: Any, records: Sequence[Record]) -> Any:
     The shift is deepmd's own least-squares fit of ``label - prediction`` (``dp change-bias``), the
     solution of minimum norm: where the composition cannot tell elements apart (SiC at 1:1) it is shared
     equally, and elements that do not occur keep their bias. All records enter, whatever the batch size
-    and the number of ranks.
+    and the number of ranks. Raises TaskError when there are none.
     """
     import torch
     from deepmd.utils.out_stat import compute_stats_from_redu
+
+    if not records:
+        raise TaskError("the energy bias cannot be aligned: there is no labelled frame to train on")
 
     ordered = sorted(records, key=lambda record: record.frame_id)
     predicted = evaluate(model, [record.frame for record in ordered])

@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ...data import Record
 from ...errors import TaskError
@@ -12,7 +15,13 @@ from .evaluate import errors, evaluate
 from .runtime import weights_of
 
 WEIGHTS = {"rmse_f": 1.0, "rmse_e": 10.0, "rmse_v": 1.0}
-"""What "best" means: the least sum of force (eV/Å), energy and virial (eV/atom) errors with these weights."""
+"""What "best" means: the least sum of force (eV/Å), energy and virial (eV/atom) errors of a frame with these
+weights, averaged over the validation frames."""
+
+MIN_FRAMES = 10
+"""Validation frames below which the last weights go on: with fewer, even the error of a mean is a guess."""
+SIGNIFICANCE = 2.0
+"""Standard errors by which an earlier checkpoint must be better than the last one."""
 
 DIVERGED = "the training diverged, its weights are not finite; lower train.start_lr"
 
@@ -22,6 +31,15 @@ def diverged(model: Any) -> bool:
     import torch
 
     return not all(torch.isfinite(weight).all() for weight in model.parameters())
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights at one step, and what they are worth on each validation frame."""
+
+    step: int
+    weights: State
+    scores: np.ndarray  # (n_frames,), see WEIGHTS
 
 
 class Monitor:
@@ -36,10 +54,15 @@ class Monitor:
         self.validation = validation if trainer.rank == 0 else ()
         self.steps = steps
         self.curve: dict[int, dict[str, float]] = {}
-        self.best: State | None = None
-        self.best_step = steps
-        self.best_score = math.inf
+        self.best: Checkpoint | None = None
+        self.last_scores: np.ndarray | None = None
         self.seconds = 0.0
+
+    def begin(self) -> None:
+        """Validate the weights the training starts from, as step 0."""
+        start = time.perf_counter()
+        self._validate(0)
+        self.seconds += time.perf_counter() - start
 
     def run(self, *, step_id: int, display_step: int, lr: float, save_checkpoint: Any) -> None:
         """deepmd's hook. Raises TaskError when a weight is not finite.
@@ -51,15 +74,33 @@ class Monitor:
         start = time.perf_counter()
         if diverged(self.trainer.model):
             raise TaskError(f"{DIVERGED}, at step {display_step}")
-        self._validate(display_step, lr)
+        self._validate(display_step)
         self.seconds += time.perf_counter() - start
 
-    def _validate(self, step: int, lr: float) -> None:
+    def better_than_last(self) -> Checkpoint | None:
+        """The checkpoint to go on with instead of the last one, None if that is as good as can be told.
+
+        The least of 20 noisy means is always below the last one. So the two are compared frame by frame,
+        which takes out what the checkpoints have in common (how hard each frame is), and the gain must
+        exceed ``SIGNIFICANCE`` standard errors of its mean; fewer than ``MIN_FRAMES`` frames give no such error.
+        """
+        if self.best is None or len(self.validation) < MIN_FRAMES or self.best.step == self.steps:
+            return None
+        gain = self.last_scores - self.best.scores
+        error = gain.std(ddof=1) / math.sqrt(len(gain))
+        return self.best if gain.mean() > SIGNIFICANCE * error else None
+
+    def _validate(self, step: int) -> None:
         if not self.validation:
             return
         predictions = evaluate(self.trainer.model, [record.frame for record in self.validation])
         found = errors(self.validation, predictions)
         self.curve[step] = {f"{key}_val": value for key, value in found.items() if math.isfinite(value)}
-        score = sum(weight * found[key] for key, weight in WEIGHTS.items() if math.isfinite(found[key]))
-        if score < self.best_score:
-            self.best_score, self.best_step, self.best = score, step, weights_of(self.trainer)
+        pairs = zip(self.validation, predictions, strict=True)
+        self.last_scores = np.array([_score(errors([record], [label])) for record, label in pairs])
+        if self.best is None or self.last_scores.mean() < self.best.scores.mean():
+            self.best = Checkpoint(step, weights_of(self.trainer), self.last_scores)
+
+
+def _score(found: dict[str, float]) -> float:
+    return sum(weight * found[key] for key, weight in WEIGHTS.items() if math.isfinite(found[key]))

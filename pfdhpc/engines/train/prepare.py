@@ -62,12 +62,11 @@ def build(plan: Plan, task: TrainTask) -> Any:
 
 
 def write_data(task: TrainTask, type_map: list[str]) -> Systems:
-    """The training frames of the round below ``task.directory``, in a folder of a name never used before.
+    """The training frames of the round in ``task.directory/data``, which must not be there yet.
 
-    A round that is done again must not rewrite files that a reader may still hold open. Validation frames
-    stay in memory (:mod:`.monitor`).
+    Validation frames stay in memory (:mod:`.monitor`).
     """
-    folder = task.directory / f"data-{len(list(task.directory.glob('data-*')))}"
+    folder = task.directory / "data"
     folder.mkdir(parents=True)
     old = write_systems(task.old, type_map, folder / "old")
     new = write_systems(task.new, type_map, folder / "new")

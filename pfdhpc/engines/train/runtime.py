@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import State, read
+from ...errors import InputError
+from .checkpoint import State, read, single_task
 
 
 def seed_everything(seed: int) -> None:
@@ -49,22 +50,45 @@ def logging_to(path: Path) -> Iterator[None]:
 
 def load_model(checkpoint: Path) -> Any:
     """The model of a single-task checkpoint as a torch module on deepmd's device."""
+    return build_model(read(checkpoint))
+
+
+def open_parent(checkpoint: Path, branch: str | None) -> State:
+    """The pre-trained model, or its branch, as a single-task state that was seen to build here.
+
+    Raises InputError, one line, for whatever keeps this deepmd from reading, building or freezing it.
+    """
+    import deepmd
+
+    state = single_task(read(checkpoint), branch)
+    try:
+        build_model(state)
+    except Exception as error:  # deepmd and torch raise many kinds for parameters and weights they do not know
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(
+            f"model.checkpoint: {checkpoint} cannot be built by deepmd-kit {deepmd.__version__} ({reason});"
+            " give a checkpoint made by this version, or one it converts"
+        ) from None
+    return state
+
+
+def build_model(state: State) -> Any:
+    """The model of a single-task state as a torch module on deepmd's device."""
     from deepmd.pt.train.training import get_model_for_wrapper
     from deepmd.pt.train.wrapper import ModelWrapper
 
-    state = read(checkpoint)
     model = get_model_for_wrapper(state["_extra_state"]["model_params"], resuming=True)
     ModelWrapper(model).load_state_dict(state)
     return model.eval()
 
 
 def freeze(checkpoint: Path) -> Path:
-    """The checkpoint as the file that explores, beside it: .pth, or .pt2 for the models deepmd compiles."""
+    """The checkpoint as the file that explores, beside it: TorchScript, .pth."""
     from deepmd.pt.entrypoints.main import freeze
 
     target = checkpoint.with_suffix(".pth")
     freeze(str(checkpoint), str(target))
-    return target if target.exists() else checkpoint.with_suffix(".pt2")
+    return target
 
 
 def weights_of(trainer: Any) -> State:

@@ -1,9 +1,10 @@
-"""Periodic images of a frame's atoms near its cell; any mix of periodic and open directions."""
+"""Distances in a frame, periodic images included; any mix of periodic and open directions."""
 
 import numpy as np
 from ase.geometry import complete_cell
+from scipy.spatial import cKDTree
 
-from ..data import Frame
+from .frame import Frame
 
 
 def with_images(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
@@ -29,3 +30,16 @@ def with_images(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
     near = np.all(((images >= low) & (images <= high)) | ~pbc, axis=1)
     index = np.tile(np.arange(n), len(shifts))[near]
     return np.concatenate([fractions, images[near]]) @ cell, np.concatenate([np.arange(n), index])
+
+
+def near_pairs(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs at most ``cutoff`` Å apart: indices (m,) of the two atoms and their distances (m,) in Å.
+
+    Pairs are any two atoms and an atom with its own images; each is there from both sides.
+    Raises ValueError when the periodic directions span no volume.
+    """
+    positions, index = with_images(frame, cutoff)
+    atoms = cKDTree(positions[: len(frame)])
+    near = atoms.sparse_distance_matrix(cKDTree(positions), cutoff, output_type="ndarray")
+    near = near[near["i"] != near["j"]]
+    return near["i"], index[near["j"]], near["v"]

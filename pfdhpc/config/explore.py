@@ -76,12 +76,15 @@ class ExploreSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self):
+        problems = []
         if self.interval > self.steps:
-            raise ValueError(f"interval {self.interval} exceeds steps {self.steps}: no frame would ever be kept")
+            problems.append(f"interval {self.interval} exceeds steps {self.steps}: no frame would ever be kept")
         if not self.ensemble.startswith("npt") and self.pressures != [0.0]:
-            raise ValueError(f"pressures given, but the ensemble is {self.ensemble}; use npt-iso, npt-aniso or npt-tri")
+            problems.append(f"pressures given, but the ensemble is {self.ensemble}; use npt-iso, npt-aniso or npt-tri")
         if self.engine == "ase" and "calculator" not in self.options:
-            raise ValueError('options.calculator is missing; e.g. options.calculator = "ase.calculators.emt.EMT"')
+            problems.append('options.calculator is missing; e.g. options.calculator = "ase.calculators.emt.EMT"')
         if self.engine == "lammps" and self.options:
-            raise ValueError(f"options {sorted(self.options)} are not known to the engine lammps; remove them")
+            problems.append(f"options {sorted(self.options)} are not known to the engine lammps; remove them")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self

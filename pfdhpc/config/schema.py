@@ -72,9 +72,13 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self):
         names = [system.name for system in self.system]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"system.name: {twice} given more than once; every system needs its own name")
+        problems = [
+            f"system.name: {name!r} is given more than once; every system needs its own name"
+            for name in sorted(set(names))
+            if names.count(name) > 1
+        ]
         if self.test.holdout + self.test.validation >= 1:
-            raise ValueError("test.holdout + test.validation must stay below 1, or nothing is left to train on")
+            problems.append("test.holdout + test.validation must stay below 1, or nothing is left to train on")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self

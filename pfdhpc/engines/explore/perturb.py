@@ -39,7 +39,7 @@ def starts(system: SystemSection, seed: int) -> list[Frame]:
         try:
             given += [_supercell(image, system.supercell) for image in _images(path)]
         except ValueError as error:
-            problems.append(f"system.structures: {path} (system {system.name}): {error}")
+            problems.append(f"system.structures: {path} (system {system.name}): {' '.join(str(error).split())}")
     if problems:
         raise InputError(problems)
     if not system.perturb.count:

@@ -17,6 +17,7 @@ from ..roles.stopping import Stopping
 def check(options: argparse.Namespace) -> int:
     """Everything that can be found wrong without starting: the schema, then the files it names."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    limit_threads(_threads(options.input))
     from ..roles.preflight import problems
 
     config = load(options.input)

@@ -9,13 +9,14 @@ from ..config import Config
 from ..data import Record
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from ..parallel.channel import Channel
-from ..parallel.layout import IDLE, TRAINER, Layout, Team
+from ..parallel.layout import IDLE, TRAINER, Layout
 from ..store.checkpoint import load_checkpoint, save_checkpoint
 from ..store.status import write_status
 from ..store.store import Store
 from . import messages as m
 from .apply import apply, lose
 from .begin import begin, resume
+from .delivery import Delivery
 from .folder import RunFolder
 from .persist import from_tree, to_tree
 from .policy import plan
@@ -58,7 +59,6 @@ class Coordinator:
 
     def __post_init__(self):
         self.state = RunState()
-        self._delivered: dict[str, set[str]] = {}
         self._since: dict[str, float] = {}
         self.overheads: dict[str, list[float]] = {}
         self.evaluated: m.Evaluated | None = None
@@ -106,6 +106,7 @@ class Coordinator:
         type_map = next(answer.type_map for answer in ready if answer.team.startswith(TRAINER))
         start = begin(self.config, type_map)  # raises InputError before anything is written
         self.store = Store(self.folder.frames, self.attrs)
+        self._delivery = Delivery(self.store, self.level)
         tree = load_checkpoint(self.folder.checkpoints)
         if tree is None:
             self.store.commit(start.given)
@@ -194,7 +195,7 @@ class Coordinator:
         """Send what the policy wants done; labels that exist already are not asked for again."""
         self._apply_known_labels()
         for team, order in plan(self.config, self.state, self.layout):
-            self.channel.send(team.leader, self._with_records(team, order))
+            self.channel.send(team.leader, self._delivery.complete(team.name, order))
             self.state = self.state.issued(order.order_id, team.name)
             self._since[order.order_id] = time.monotonic()
 
@@ -213,30 +214,6 @@ class Coordinator:
             return m.LabelOutcome(found)
         reason = self.store.was_rejected(record.frame_id, self.level)
         return None if reason is None else m.LabelOutcome(record, reason)
-
-    def _with_records(self, team: Team, order: m.Order) -> m.Order:
-        """Attach the records an order names that its team has not been sent yet."""
-        if isinstance(order, m.Select):
-            wanted = order.reference_ids
-            strip = _structure_only
-        elif isinstance(order, m.Train):
-            wanted, strip = (*order.old_ids, *order.new_ids, *order.validation_ids), _as_it_is
-        elif isinstance(order, m.Evaluate):
-            wanted, strip = (*order.train_ids, *order.test_ids), _as_it_is
-        else:
-            return order
-        delivered = self._delivered.setdefault(team.name, set())
-        missing = [key for key in wanted if key not in delivered]
-        delivered.update(missing)
-        records = tuple(strip(self._lookup(key)) for key in missing)
-        name = "reference" if isinstance(order, m.Select) else "records"
-        return replace(order, **{name: records})
-
-    def _lookup(self, key: str) -> Record:
-        """A record by label id, or a refused one by frame id."""
-        if ":" in key:
-            return self.store.records([key])[0]
-        return self.store.refused(key, self.level)
 
     def _give_up_overdue(self) -> None:
         now = time.monotonic()
@@ -315,14 +292,3 @@ class Coordinator:
 
     def _crash(self, crash: m.Crashed) -> None:
         raise RuntimeError(f"{crash.team} crashed in {crash.order_id}:\n{crash.traceback}")
-
-
-def _structure_only(record: Record) -> Record:
-    """What a descriptor needs: the frame, and the label's identity."""
-    return replace(record, label=None, prediction=None)
-
-
-def _as_it_is(record: Record) -> Record:
-    return record
-
-

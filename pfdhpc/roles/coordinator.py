@@ -19,7 +19,7 @@ from .begin import begin, resume
 from .delivery import Delivery
 from .folder import RunFolder
 from .persist import from_tree, to_tree
-from .policy import plan
+from .policy import in_flight, plan
 from .state import DONE, EXPLORE, LABEL, SELECT, RunState
 from .stopping import Stopping
 
@@ -269,9 +269,10 @@ class Coordinator:
 
     def _interrupt(self, reason: str) -> int:
         """An agreed stop: labels that are nearly there are taken, everything is saved."""
-        self.listener.say(f"stopping: {reason}; waiting {self.config.run.grace:g} s for labels that are being made")
-        deadline = time.monotonic() + self.config.run.grace
-        while any(key.startswith("label/") for key in self.state.running) and time.monotonic() < deadline:
+        grace = self.config.run.grace if in_flight(self.state) else 0.0
+        self.listener.say(f"stopping: {reason}" + (f"; {grace:g} s for the labels being made" if grace else ""))
+        deadline = time.monotonic() + grace
+        while in_flight(self.state) and time.monotonic() < deadline:
             self._receive(POLL)
         if self._may_save():
             self._save()

@@ -33,8 +33,11 @@ elif [[ $after == "$before" ]]; then
 elif ((job >= MAX_JOBS)); then
     echo "slurm: submit again by hand to go on"
 else
-    # The script that runs is a copy in the spool; Slurm knows the original.
-    script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n 's/.* Command=\([^ ]*\).*/\1/p')
-    PFDHPC_JOB=$((job + 1)) sbatch "$script" "$INPUT"
+    # The script that runs is a copy in the spool; Slurm knows the original, and what this job was given.
+    facts=$(scontrol show job -o "$SLURM_JOB_ID")
+    fact() { sed -n "s/.* $1=\([^ ]*\).*/\1/p" <<<"$facts"; }
+    PFDHPC_JOB=$((job + 1)) sbatch --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_NTASKS" \
+        --ntasks-per-node="${SLURM_NTASKS_PER_NODE:-$SLURM_NTASKS}" \
+        --partition="$SLURM_JOB_PARTITION" --time="$(fact TimeLimit)" "$(fact Command)" "$INPUT"
 fi
 exit 3

@@ -43,7 +43,8 @@ def seconds(command: list[str], folder: Path, **variables: str) -> float:
 
 def start_dp_train(folder: Path) -> float:
     data = folder / "data"
-    subprocess.run([sys.executable, "-m", "pfdhpc", "export", str(folder / "run"), str(data)], check=True, capture_output=True)
+    export = [sys.executable, "-m", "pfdhpc", "export", str(folder / "run"), str(data)]
+    subprocess.run(export, check=True, capture_output=True)
     training = {
         "training_data": {"systems": [str(path.parent) for path in data.rglob("type.raw")], "batch_size": 1},
         "numb_steps": 1,
@@ -126,8 +127,9 @@ def main() -> None:
         ]
     for what, value in rows:
         print(f"{what:<56} {value:8.3f} s")
-    print(f"{'coordinator: memory at its peak':<56} {found['coordinator']['peak_megabytes']:8.0f} MB")
-    print(f"{'coordinator: share of one core, its start included':<56} {100 * found['coordinator']['core_share']:8.1f} %")
+    coordinator = found["coordinator"]
+    print(f"{'coordinator: memory at its peak':<56} {coordinator['peak_megabytes']:8.0f} MB")
+    print(f"{'coordinator: share of one core, its start included':<56} {100 * coordinator['core_share']:8.1f} %")
 
 
 if __name__ == "__main__":

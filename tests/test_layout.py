@@ -69,7 +69,6 @@ def fits(ranks, size):
         return None
 
 
-@settings(deadline=None)
 @given(ranks=SECTIONS, size=st.integers(2, 200))
 def test_every_rank_has_exactly_one_place(ranks, size):
     layout = fits(ranks, size)
@@ -79,7 +78,7 @@ def test_every_rank_has_exactly_one_place(ranks, size):
         assert min(counts(layout)[:3]) >= 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(ranks=SECTIONS, size=st.integers(2, 60))
 def test_the_world_said_to_be_enough_is_the_smallest_that_is(ranks, size):
     try:

@@ -61,7 +61,7 @@ def test_a_slab_is_periodic_in_its_plane_only():
     assert not np.allclose(descriptors(Frame.from_atoms(flat)), expected, atol=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), repeats=st.tuples(*[st.integers(1, 2)] * 3))
 def test_descriptors_do_not_see_how_a_crystal_is_written_down(seed, repeats):
     rng = np.random.default_rng(seed)

@@ -286,7 +286,7 @@ def same_tree(one, other):
     return type(one) is type(other) and one == other
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(texts, trees, max_size=4))
 def test_a_checkpoint_gives_back_any_tree(tmp_path, tree):
     save_checkpoint(tmp_path, tree, keep=1)

@@ -1,6 +1,7 @@
 """The trainer team's program: imports the parent, trains a round, evaluates models."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import singledispatchmethod
@@ -61,14 +62,14 @@ class TrainerProgram:
         """Both models on the test frames; the pre-trained one with its energy bias aligned, if there is data for it."""
         self._keep(order.records)
         frames = [record.frame for record in self._named(order.test_ids)]
-        train, seconds = self._named(order.train_ids), 0.0
+        started, train = time.monotonic(), self._named(order.train_ids)
         parent = self._folder.checkpoint(order.parent.digest)
         with self._scratch("pretrained-aligned") as directory:
             if train:
-                aligned = self._engine.align(parent, train, directory)
-                parent, seconds = aligned.checkpoint, aligned.seconds
+                parent = self._engine.align(parent, train, directory).checkpoint
             before = self._engine.predict(parent, frames)
         after = self._engine.predict(self._folder.checkpoint(order.final.digest), frames)
+        seconds = time.monotonic() - started
         return m.Evaluated(order.order_id, seconds, order.test_ids, tuple(before), tuple(after))
 
     def _task(self, order: m.Train, directory: Path) -> TrainTask:

@@ -19,7 +19,7 @@ from pfdhpc.config import parse
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.train.checkpoint import describe, read
+from pfdhpc.engines.train.checkpoint import read
 from pfdhpc.engines.train.deepmd import DeepmdTrainer
 from pfdhpc.engines.train.monitor import Checkpoint, Monitor
 from pfdhpc.engines.train.settings import LOSS, check_deepmd_input
@@ -100,20 +100,14 @@ def first(trainer, parent, tmp_path_factory):
         os.chdir(before)
 
 
-def test_describe_says_what_a_checkpoint_holds(pretrained, parent):
-    info = describe(pretrained)
-    assert info.type_map == ("Si", "C") and info.branches == ("a", "b") and info.descriptor == "se_e2_a"
-    assert describe(parent.checkpoint).branches == ()
-
-
-def test_describe_refuses_what_is_no_checkpoint(tmp_path):
+def test_what_is_no_checkpoint_is_refused(tmp_path):
     import torch
 
     (tmp_path / "text.pt").write_text("not a model")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     for name in ("text.pt", "other.pt", "absent.pt"):
         with pytest.raises(InputError, match=name) as caught:
-            describe(tmp_path / name)
+            read(tmp_path / name)
         assert len(caught.value.problems) == 1 and "\n" not in str(caught.value)
 
 

@@ -10,7 +10,6 @@
 """
 
 import sys
-from importlib import import_module
 from typing import Any
 
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -20,6 +19,7 @@ from ...data import Frame, Label
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
+from ..calculators import load_calculator
 from .checks import check_unmoved
 from .level import level_hash, merged
 from .preflight import check_labeler
@@ -36,7 +36,7 @@ class AseLabeler(Labeler):
             raise InputError(problems)
         self.section = section
         self.level = level_hash(section)
-        self._make = _calculator_class(section.options)
+        self._make = _calculator(section.options)
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         arguments = merged(self.section.options, changes).get("arguments", {})
@@ -68,13 +68,8 @@ def _evaluate(atoms: Any, virial: bool) -> Label:
     return Label(energy, forces, virial_from_stress(stress, atoms.get_volume()))
 
 
-def _calculator_class(options: dict[str, Any]) -> type:
+def _calculator(options: dict[str, Any]) -> Any:
     folder = options.get("path")
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
-    module, _, name = options["calculator"].rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except Exception as error:
-        place = options["calculator"]
-        raise InputError(f"label.options.calculator: {place} cannot be imported: {error}") from error
+    return load_calculator("label.options.calculator", options["calculator"])

@@ -1,7 +1,6 @@
 """deepmd checkpoints (.pt, PyTorch backend) as files: what is in one, one branch of it, saving one."""
 
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,11 @@ COMPILED = {"dpa4", "sezm"}
 """Names of the one kind of model that deepmd 3.2 freezes to .pt2 (deepmd/pt/entrypoints/freeze_pt2.py)."""
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a checkpoint holds. A single-task model has no branches."""
-
-    type_map: tuple[str, ...]
-    branches: tuple[str, ...]
-    descriptor: str
-    n_parameters: int
-
-
-def describe(checkpoint: Path, branch: str | None = None) -> ModelInfo:
-    """What the checkpoint holds; ``type_map`` and ``descriptor`` are those of ``branch`` if one is given.
-
-    Loads with ``torch.load(weights_only=True)``: no code in the file is run.
-    Raises InputError if it is not readable or the branch is not in it.
-    """
-    state = read(checkpoint)
-    params = state["_extra_state"]["model_params"]
-    branches = _branches(params)
-    if branch is not None:
-        branch = _resolve(params, branch)
-    single = params if not branches else params["model_dict"][branch or branches[0]]
-    counts = [value.numel() for key, value in state.items() if key != "_extra_state"]
-    return ModelInfo(tuple(single["type_map"]), branches, _kind(single), sum(counts))
-
-
 def read(checkpoint: Path) -> State:
-    """The model state in a checkpoint, on the CPU; raises InputError if there is none."""
+    """The model state in a checkpoint, on the CPU; raises InputError if there is none.
+
+    Loads with ``weights_only=True``: no code in the file is run.
+    """
     import torch
 
     remedy = "give a .pt checkpoint of deepmd-kit's PyTorch backend"

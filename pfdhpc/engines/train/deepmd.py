@@ -76,10 +76,6 @@ class DeepmdTrainer(Trainer):
             result = by_leader(self.comm, lambda: self._finish(task, trainer, monitor, start))
         return replace(result, step_seconds=step_seconds, seconds=time.perf_counter() - start)
 
-    def close(self) -> None:
-        """Forget the loaded model."""
-        self._loaded = (None, None)
-
     def _run(self, task: TrainTask, plan: Plan) -> tuple[Any, Monitor, float]:
         """The steps of a round, on all ranks; no MPI call but those that open the process group."""
         seed_everything(task.seed)

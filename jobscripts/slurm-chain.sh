@@ -4,30 +4,19 @@
 
 # shellcheck source=jobscripts/setup_env.sh
 source jobscripts/setup_env.sh || exit 1
-run=$(python -m pfdhpc where "$INPUT") || exit 2
+# shellcheck source=jobscripts/restart.sh
+source jobscripts/restart.sh
+run_job
 
-# A key of RUN/status.json; "none" before the first job.
-status() {
-    python -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' \
-        "$run/status.json" "$1" 2>/dev/null || echo none
-}
-
-before=$(status progress)
-"${LAUNCH[@]}" python -m mpi4py -m pfdhpc run "$INPUT" </dev/null &
-child=$!
-trap 'kill -USR1 "$child"' USR1 TERM
-wait "$child"
-code=$?
-while kill -0 "$child" 2>/dev/null; do
-    wait "$child"
-    code=$?
-done
-
-state=$(status state) after=$(status progress) job=${PFDHPC_JOB:-1}
+job=${PFDHPC_JOB:-1}
 echo "slurm: job $job of at most $MAX_JOBS, exit code $code, $state, progress $before -> $after"
 # The state counts too: a launcher may turn exit code 3 into one of its own (137), but not into 0, 1 or 2.
-if [[ $code -le 2 || ($code -ne 3 && $state != incomplete) ]]; then
+if [[ $code -le 2 || ($code -ne 3 && $state != incomplete) ]] && ! crashed; then
     exit "$code"
+elif [[ $(status reason) == *"/STOP was there"* ]]; then
+    echo "slurm: stopped by hand: not submitted again"
+elif [[ $asked == TERM ]]; then
+    echo "slurm: cancelled: not submitted again"
 elif [[ $after == "$before" ]]; then
     echo "slurm: nothing progressed in this job: not submitted again"
 elif ((job >= MAX_JOBS)); then

@@ -6,6 +6,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # shellcheck source=jobscripts/setup_env.sh
 source jobscripts/setup_env.sh || exit 1
 
+# The job scripts are tested under a real Slurm of one node; where it cannot be had those tests are skipped.
+if [[ $(id -u) -eq 0 ]] && ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null; then
+    echo "test.sh: installing Slurm (apt-get install slurm-wlm munge)"
+    { command -v apt-get && apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y slurm-wlm munge; } \
+        >/dev/null 2>&1 </dev/null || echo "test.sh: Slurm cannot be installed here: its tests are skipped"
+fi
+
 summary=()
 failed=0
 step() {

@@ -54,7 +54,7 @@ def test_all_problems_are_reported_at_once_with_key_and_suggestion(values, tmp_p
     text = "\n".join(found)
     assert 'explore.stepz: unknown key; did you mean "steps"?' in found
     assert "explore.temperatures[0]" in text and "-5.0" in text
-    assert "label.type" in text and "'gpaw', 'ase' or 'deepmd'" in text
+    assert "label.type" in text and "'gpaw', 'ase', 'deepmd' or 'teacher'" in text
     assert f"model.checkpoint: no such file: {tmp_path / 'nowhere.pt'}" in text
     assert "train.steps" in text and "'many'" in text
 

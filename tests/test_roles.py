@@ -151,7 +151,7 @@ def test_a_finished_round_trains_and_the_run_ends_when_the_criteria_hold():
         state = state.issued(f"label/{record.frame_id}", "labeler-0")
         answer = m.Labelled(f"label/{record.frame_id}", 1.0, (m.LabelOutcome(record),))
         state = apply(setup, state, answer, lambda ids: [r for r in records if r.label_id in ids])
-    (team, order), = plan(setup, state, layout)
+    ((team, order),) = plan(setup, state, layout)
     assert isinstance(order, m.Train) and order.parent == m.ModelRef(1, "b") and not order.first
     state = state.issued(order.order_id, team.name)
     state = apply(setup, state, m.Trained(order.order_id, 1.0, m.ModelRef(2, "c"), 9, 0.9), None)
@@ -187,9 +187,7 @@ def test_a_lost_team_leaves_its_work_to_others():
         state = state.issued(order.order_id, team.name)
     state = lose(setup, state, "explorer-1", lambda ids: [])
     state = apply(setup, state, m.Explored("explore/1/Cu-0", 1.0, "Cu-0", b"", 100, 5, ""), None)
-    assert [(team.name, order.task.replica) for team, order in plan(setup, state, layout)] == [
-        ("explorer-0", "Cu-1")
-    ]
+    assert [(team.name, order.task.replica) for team, order in plan(setup, state, layout)] == [("explorer-0", "Cu-1")]
 
 
 def test_a_failed_training_ends_the_run_with_its_reason():

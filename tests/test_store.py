@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
-from pfdhpc.data.fields import FIELDS
+from pfdhpc.data.fields import FIELDS, get
 from pfdhpc.errors import InputError, StoreError
 from pfdhpc.store import folder as folder_module
 from pfdhpc.store.checkpoint import checkpoint_paths, load_checkpoint, save_checkpoint
-from pfdhpc.store.folder import same, shard_paths
+from pfdhpc.store.folder import shard_paths
 from pfdhpc.store.lock import RunLock
 from pfdhpc.store.shards import Shard, read_shard, write_shard
 from pfdhpc.store.status import read_status, write_status
@@ -50,7 +50,12 @@ def make_record(seed, n_atoms=3, labelled=True, virial=True, level="pbe"):
 
 
 def identical(one, other):
-    return same((one, {}), (other, {})) and one.frame_id == other.frame_id
+    """Whether two records are equal to the last bit."""
+    for item in FIELDS:
+        ours, theirs = (np.asarray(get(record, item)) for record in (one, other))
+        if ours.dtype != theirs.dtype or ours.tobytes() != theirs.tobytes():
+            return False
+    return one.frame_id == other.frame_id
 
 
 # shards
@@ -74,7 +79,7 @@ def test_a_shard_explains_itself_to_plain_h5py(tmp_path):
     record = make_record(0)
     write_shard(tmp_path / "shard.h5", Shard((record, make_record(1, 5)), {}, ATTRS))
     with h5py.File(tmp_path / "shard.h5") as file:
-        assert set(file) == {"n_atoms", "frame_id", "columns", *(item.name for item in FIELDS)}
+        assert set(file) == {"n_atoms", "frame_id", "checksum", "columns", *(item.name for item in FIELDS)}
         assert file["label_forces"].shape == (8, 3) and file["label_forces"].dtype == "f8"
         assert file["label_forces"].attrs["unit"] == "eV/Å"
         assert file["frame_id"].asstr()[0] == record.frame_id
@@ -130,13 +135,14 @@ def test_only_good_labels_are_committed(tmp_path):
 
 
 def test_small_shards_are_merged_and_leftovers_of_a_kill_cleaned(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "MAX_SMALL", 8)
+    monkeypatch.setattr(folder_module, "FAN", 8)
     labelled = tmp_path / "labelled"
     store = Store(tmp_path, ATTRS)
-    for seed in range(8):
+    for seed in range(7):
         store.commit([make_record(seed)])
     parts = {path: path.read_bytes() for path in shard_paths(labelled)}
-    store.commit([make_record(8)])
+    assert len(parts) == 7
+    store.commit([make_record(7), make_record(8)])
     assert len(shard_paths(labelled)) == 1 and len(store) == 9
     for path, content in parts.items():  # killed after the merged file was there, before the parts went
         path.write_bytes(content)
@@ -150,7 +156,7 @@ def test_small_shards_are_merged_and_leftovers_of_a_kill_cleaned(tmp_path, monke
 
 
 def test_a_job_with_other_attributes_leaves_those_of_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "MAX_SMALL", 2)
+    monkeypatch.setattr(folder_module, "FAN", 2)
     for job in ("a", "b"):
         store = Store(tmp_path, {"input": job})
         for seed in range(3):
@@ -169,7 +175,7 @@ def test_a_damaged_shard_is_refused_with_its_name(tmp_path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert len(verify(tmp_path)) == 1 and str(path) in store.verify()[0]
-    with pytest.raises(StoreError, match="move this file away"):
+    with pytest.raises(StoreError, match="verify --repair"):
         Store(tmp_path, ATTRS)
     path.write_bytes(b"pfdhpc frames 99 00\n".ljust(512, b"\0"))
     with pytest.raises(StoreError, match="use the newer pfdhpc"):
@@ -203,7 +209,7 @@ def write_until_killed(directory, start, told):
 
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "MAX_SMALL", 5)
+    monkeypatch.setattr(folder_module, "FAN", 5)
     rng = random.Random(0)
     fork = multiprocessing.get_context("fork")
     acknowledged = []
@@ -212,7 +218,8 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path, monkeypatch):
         writer = fork.Process(target=write_until_killed, args=(tmp_path, attempt * 10000, told))
         writer.start()
         told.close()
-        time.sleep(0.1 + 0.4 * rng.random())
+        acknowledged += heard.recv()  # it is at work
+        time.sleep(0.3 * rng.random())
         writer.kill()
         acknowledged += told_until_the_end(heard)
         writer.join()
@@ -222,7 +229,7 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path, monkeypatch):
         assert len(kept) == len(set(kept)) and set(acknowledged) <= set(kept)
         assert len(kept) <= len(acknowledged) + 2 * (attempt + 1)  # a batch may be kept and not yet acknowledged
     on_disk = [r.label_id for path in shard_paths(tmp_path / "labelled") for r in read_shard(path).records]
-    assert sorted(on_disk) == sorted(kept) and len(acknowledged) > 50
+    assert sorted(on_disk) == sorted(kept) and len(acknowledged) >= 2 * 15
 
 
 def told_until_the_end(heard):

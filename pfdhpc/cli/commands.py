@@ -2,14 +2,16 @@
 
 import argparse
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.table import Table
 
 from ..config import load
-from ..errors import EXIT_COMPLETE, InputError
+from ..engines.isolated.spawner import Spawner
+from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
 from ..log import console
-from ..parallel.devices import limit_threads
+from ..parallel.devices import limit_threads, settle, visible_gpus
 from ..parallel.layout import IDLE, plan_layout, smallest_world
 from ..roles.stopping import Stopping
 
@@ -50,13 +52,25 @@ def run(options: argparse.Namespace) -> int:
     """The job itself, on every rank."""
     stopping = Stopping()
     stopping.listen()  # first of all: a signal while programs load is a clean stop too
-    limit_threads(_threads(options.input))
-    from ..parallel.world import leave
-    from ..roles.job import run as run_job
+    stopping.limit(options.time, "--time")
+    with _spawner(options.input) as spawner:  # forks, so before MPI and threads
+        limit_threads(_threads(options.input))
+        from ..parallel.world import leave
+        from ..roles.job import run as run_job
 
-    code = run_job(options.input, stopping)
+        code = run_job(options.input, stopping, spawner)
     leave()
     return code
+
+
+def _spawner(path: Path) -> AbstractContextManager:
+    """What starts child processes, if the input wants any; of a bad input the job itself will tell, once."""
+    try:
+        config = load(path)
+    except InputError:
+        return nullcontext()
+    wanted = "process" in (config.explore.isolation, config.label.isolation)
+    return Spawner() if wanted else nullcontext()
 
 
 def _threads(path: Path) -> int:
@@ -82,7 +96,7 @@ def status(options: argparse.Namespace) -> int:
     if found is None:
         raise InputError(f"{options.run}: the run has not come to its first checkpoint yet")
     for key, value in found.items():
-        console.print(f"{key:<10} {value}")
+        console.print(f"{key:<16} {value}")
     return EXIT_COMPLETE
 
 
@@ -100,8 +114,33 @@ def export(options: argparse.Namespace) -> int:
     return EXIT_COMPLETE
 
 
+def select(options: argparse.Namespace) -> int:
+    """Frames worth a label among data that is there already, on every rank; the first one speaks."""
+    limit_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    from ..parallel.world import communicator, leave, next_gpu
+    from .select import select as work
+
+    comm = communicator()
+    first = comm.rank == 0
+    settle(next_gpu(comm, visible_gpus()), trains=False)
+    try:
+        code = work(options, comm)
+    except (InputError, StoreError):  # on all ranks
+        leave()
+        if first:
+            raise
+        return EXIT_BAD_INPUT
+    leave()
+    return code
+
+
+def store(options: argparse.Namespace) -> int:
+    """Check, repair, merge or list the frames of runs."""
+    from .store import store as work
+
+    return work(options)
+
+
 def _must_be_run(directory: Path) -> None:
     if not (directory / "input.json").is_file():
         raise InputError(f"{directory}: not a run directory (no input.json in it)")
-
-

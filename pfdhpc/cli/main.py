@@ -6,6 +6,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import EXIT_BAD_INPUT, InputError, StoreError
+from .select import add_arguments
+from .store import add_arguments as add_store_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("-n", type=int, required=True, metavar="N", help="number of ranks")
     run = commands.add_parser("run", help="run or resume a job (under mpirun or srun)")
     _add_input(run)
+    run.add_argument(
+        "--time", type=_seconds, metavar="H:M:S", help="wall time of this job, or seconds; an earlier end counts"
+    )
     where = commands.add_parser("where", help="print the run directory of an input")
     _add_input(where)
     status = commands.add_parser("status", help="how a run is going")
@@ -45,7 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run", type=Path, metavar="RUN", help="run directory")
     export.add_argument("destination", type=Path, metavar="OUT", help="file or folder to write")
     export.add_argument("--format", help="deepmd/npy, deepmd/hdf5 or extxyz; by default from OUT's ending")
+    select = commands.add_parser("select", help="which frames of existing data to label (also under mpirun)")
+    add_arguments(select)
+    add_store_arguments(commands.add_parser("store", help="check, repair, merge or list the frames of runs"))
     return parser
+
+
+def _seconds(text: str) -> float:
+    from ..parallel.scheduler import seconds_of
+
+    seconds = seconds_of(text)
+    if not seconds or text.count(":") == 1:  # 11:30: hours or minutes?
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give H:M:S, D-H:M:S or seconds")
+    return seconds
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:

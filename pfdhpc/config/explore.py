@@ -61,6 +61,12 @@ class ExploreSection(Section):
         [], description="frozen models (.pth) that give, with the current one, the force deviation of each candidate"
     )
     guard: GuardSection = GuardSection()
+    isolation: Literal["none", "process"] = Field(
+        "none", description="process: the engine runs in a child process, see [label]; none: in the rank itself"
+    )
+    timeout: float = Field(
+        3600.0, gt=0, description='seconds one segment may take before its process is killed (isolation = "process")'
+    )
     max_restarts: int = Field(5, ge=0, description="guard restarts after which a replica is retired")
 
     @field_validator("temperatures", "pressures")

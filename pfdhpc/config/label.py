@@ -10,9 +10,18 @@ from .base import Section, resolve
 PATHS = {"deepmd": "model", "ase": "path"}
 """The option that is a path, by type of labeler."""
 
+ISOLATION = (
+    "none: the program runs in the rank itself, where a crash ends the job and a hang the team; process: in a child "
+    "process of the rank, where either costs one attempt. A child costs 0.3 ms a task and 50 MB, and 0.4 to 5 s (its "
+    "imports) whenever one is replaced. Take it for programs that crash or hang, or that are new. It is not the "
+    "default: the MPI must let a child be a job of its own, and teams of several ranks cannot have one"
+)
+
 
 class LabelSection(Section):
-    type: Literal["gpaw", "ase", "deepmd"]
+    type: Literal["gpaw", "ase", "deepmd", "teacher"] = Field(
+        description="teacher: the model of [model], in a distillation"
+    )
     options: dict[str, Any] = Field(
         {}, description="gpaw: GPAW's keywords; ase: calculator, arguments, path; deepmd: model, branch"
     )
@@ -20,6 +29,7 @@ class LabelSection(Section):
         [], description="the ladder: options changed in the 2nd, 3rd, ... attempt after a failed one"
     )
     timeout: float = Field(3600.0, gt=0, description="seconds one attempt may take")
+    isolation: Literal["none", "process"] = Field("none", description=ISOLATION)
     batch: int = Field(1, ge=1, description="frames in one order; more than 1 pays for the teacher (deepmd)")
     max_force: float = Field(100.0, gt=0, description="a label with a larger force is rejected, eV/Å")
     virial: bool = Field(True, description="compute the virial (stress) too")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from ..errors import InputError
 from .content import content_digest
@@ -40,6 +41,15 @@ def parse(values: dict[str, Any], base: Path) -> Config:
     if config.label.type == "deepmd" and not Path(model := config.label.options["model"]).is_file():
         raise InputError(f"label.options.model: no such file: {model}")  # its content is the level of theory
     return config
+
+
+def parse_section(name: str, model: type[BaseModel], values: dict[str, Any]) -> Any:
+    """Validate one section of the input alone, with the messages a whole input gets."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = [{**item, "loc": (name, *item["loc"])} for item in error.errors()]
+        raise InputError(line for item in found for line in _explain(item)) from None
 
 
 def dump(config: Config) -> str:
@@ -103,21 +113,28 @@ def _key(location: tuple) -> str:
     return text
 
 
-def _model_at(location: tuple) -> type[BaseModel]:
-    model = Config
+def _fields(location: tuple) -> dict[str, FieldInfo]:
+    """The keys of the section at a place; none where it is no section."""
+    fields = Config.model_fields
     for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        inner = getattr(annotation, "__args__", (annotation,))[0]
-        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else annotation
-    return model
+        if not isinstance(part, int):
+            field = fields.get(part)
+            inner = _section_in(field.annotation) if field else None
+            fields = inner.model_fields if inner else {}
+    return fields
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section an annotation allows: itself, or one of the parts of a list or a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, getattr(annotation, "__args__", ()))), None)
 
 
 def _siblings(location: tuple) -> list[str]:
-    return list(_model_at(location).model_fields)
+    return list(_fields(location))
 
 
 def _description(location: tuple) -> str:
-    field = _model_at(location[:-1]).model_fields[location[-1]]
-    return field.description or f"the section [{location[-1]}] is required"
+    field = _fields(location[:-1]).get(location[-1])
+    return (field and field.description) or f"[{_key(location)}] is required"

@@ -1,6 +1,6 @@
 """The input file, section by section. Units: Å, eV, fs, K, bar, seconds."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,17 +9,32 @@ from .explore import ExploreSection, SystemSection
 from .label import LabelSection
 from .ranks import RanksSection
 from .select import SelectSection
+from .student import StudentSection
 from .train import ModelSection, TrainSection
 
 
 class RunSection(Section):
     directory: AnyPath = Field("run", validate_default=True, description="where everything the run writes goes")
-    time_limit: float | None = Field(None, gt=0, description="seconds after which the run stops cleanly, exit code 3")
-    grace: float = Field(20.0, ge=0, description="seconds an interrupted run waits for labels that are being made")
+    time_limit: float | None = Field(
+        None, gt=0, description="wall time of a job in seconds: the run stops before, exit code 3; or at an earlier end"
+    )
+    margin: float = Field(30.0, ge=0, description="seconds before the end of the job in which the run saves itself")
+    grace: float = Field(
+        20.0,
+        ge=0,
+        description="seconds an interrupted run waits for labels under way; if the end of the job is known, longer for"
+        " those forecast to be made before it, unless SIGINT or SIGTERM came",
+    )
     keep_checkpoints: int = Field(3, ge=1, description="number of checkpoints kept")
     overdue: float = Field(
         86400.0, gt=0, description="seconds without an answer after which a team is given up and its work re-issued"
     )
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.time_limit is not None and self.time_limit <= self.margin:
+            raise ValueError(f"time_limit {self.time_limit:g} leaves nothing but the margin {self.margin:g}")
+        return self
 
 
 class InitSection(Section):
@@ -50,12 +65,15 @@ class ConvergeSection(Section):
     max_rounds: int = Field(10, ge=1, description="exploration rounds")
     max_labels: int | None = Field(None, gt=0, description="budget of first-principles labels; given ones are free")
     max_seconds: float | None = Field(None, gt=0, description="wall time over all jobs, at the end of a round")
+    max_core_hours: float | None = Field(
+        None, gt=0, description="ranks x threads x hours over all jobs, at the end of a round"
+    )
 
 
 class Config(Section):
     """A whole input file."""
 
-    workflow: Literal["finetune"]
+    workflow: Literal["finetune", "distill"]
     seed: int = Field(0, ge=0, description="everything random in the run follows from it")
     run: RunSection = Field({}, validate_default=True)
     ranks: RanksSection = Field({}, validate_default=True)
@@ -66,8 +84,18 @@ class Config(Section):
     select: SelectSection = Field({}, validate_default=True)
     label: LabelSection
     train: TrainSection
+    student: StudentSection | None = Field(None, description="distill: the light model that is trained")
     test: TestSection = Field({}, validate_default=True)
     converge: ConvergeSection = Field({}, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_of_a_distillation(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("workflow") != "distill":
+            return values
+        label = values.get("label", {})
+        given = {"type": "teacher", "batch": 16, **label} if isinstance(label, dict) else label
+        return {**values, "label": given}
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -79,6 +107,37 @@ class Config(Section):
         ]
         if self.test.holdout + self.test.validation >= 1:
             problems.append("test.holdout + test.validation must stay below 1, or nothing is left to train on")
+        problems += self._selection_problems(names) + self._student_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _student_problems(self) -> list[str]:
+        if self.workflow == "distill":
+            problems = [] if self.student else ['student: a distillation needs one; e.g. [student] preset = "se_e2_a"']
+            if self.label.type != "teacher":
+                problems.append(f'label.type: "{self.label.type}", but a teacher labels here: remove the key')
+            if self.train.first_steps == 0:
+                problems.append("train.first_steps: 0, but a student begins with random weights; give it some")
+            return problems
+        problems = ['student: only used in workflow = "distill"; remove the section'] if self.student else []
+        if self.label.type == "teacher":
+            problems.append('label.type: "teacher" is for workflow = "distill"; name a first-principles program')
+        return problems
+
+    def _selection_problems(self, names: list[str]) -> list[str]:
+        select = self.select
+        problems = [
+            f"select.quotas.{name}: there is no system of this name; systems: {', '.join(names)}"
+            for name in select.quotas
+            if name not in names
+        ]
+        if (select.trust_lo or select.trust_hi) and not self.explore.committee and self.workflow == "finetune":
+            problems.append(
+                "select.trust_lo, select.trust_hi: no deviation to compare with; name models in explore.committee"
+            )
+        if select.bandwidth == "spread" and not (self.init.frames or self.init.data):
+            problems.append(
+                'select.bandwidth: "spread" is found from labelled frames; ask for some (init.frames), or give a number'
+            )
+        return problems

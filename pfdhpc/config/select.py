@@ -1,8 +1,12 @@
 """[select]: which candidates are worth a label."""
 
-from pydantic import Field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from .base import Section
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class FilterSection(Section):
@@ -17,13 +21,78 @@ class FilterSection(Section):
     max_force: float = Field(50.0, gt=0, description="largest predicted force, eV/Å")
 
 
-class SelectSection(Section):
-    max_sel: int = Field(10, ge=1, description="frames labelled in a round, at most")
-    min_gain: float = Field(
-        0.0, description="nats; a frame that adds less is not labelled (0: it is covered by an equal environment)"
+class DescriptorSection(Section):
+    """How an atomic environment is described (:mod:`pfdhpc.select.quests`)."""
+
+    type: Literal["chemistry", "quests", "model"] = Field(
+        "chemistry", description="QUESTS with the species of the atoms, without them, or the current model's own"
     )
     neighbours: int = Field(32, ge=2, description="k of the QUESTS descriptor")
     cutoff: float = Field(5.0, gt=0, description="cutoff of the QUESTS descriptor, Å")
-    bandwidth: float = Field(0.015, gt=0, description="h of the kernel, 1/Å")
+    smoothing: float = Field(
+        0.02, ge=0, description="half-width in Å of the blend where the k-th shell is cut; 0: as in the quests program"
+    )
+    species_weight: float = Field(0.1, gt=0, description="how much species count against distances (chemistry)")
+    precision: Literal["float64", "float32"] = Field("float64", description="in which descriptors are made and kept")
+
+
+class SelectSection(Section):
+    method: Literal["greedy", "pfd", "random"] = Field(
+        "greedy", description="one by one by what each adds; PFD-kit's chunks; or by chance, to compare with"
+    )
+    max_sel: int = Field(10, ge=1, description="frames labelled in a round, at most")
+    min_gain: float = Field(
+        0.0, description="nats; greedy: a frame that adds less is not labelled (0: an equal environment covers it)"
+    )
+    score: Literal["neutral", "sum"] = Field(
+        "neutral", description="of a frame: the mean of its average and largest δH, or the sum over its atoms"
+    )
+    chunk: int = Field(10, ge=1, description="frames method pfd picks at a time; the last chunk may exceed max_sel")
+    quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="frames of a system in a round, at most, by its name"
+    )
+    trust_lo: Positive | Literal["adaptive"] | None = Field(
+        None, description="committee force deviation in eV/Å below which a frame is accurate and not picked"
+    )
+    trust_hi: Positive | Literal["adaptive"] | None = Field(
+        None, description="deviation above which it has failed and is not picked; adaptive: see the README"
+    )
+    descriptor: DescriptorSection = DescriptorSection()
+    bandwidth: Positive | Literal["density", "spread"] = Field(
+        0.015, description="h of the kernel, 1/Å; density: from the volume per atom; spread: from the descriptors"
+    )
+    blocks: int = Field(
+        64, ge=1, description="parts the reference is cut into; a rank holds its share and up to three others at a time"
+    )
     patience: float = Field(600.0, gt=0, description="seconds the selection waits for a late explorer team")
     filter: FilterSection = FilterSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _implied(cls, values: Any) -> Any:
+        """What a choice means for keys that are not given."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        descriptor = values.get("descriptor", {})
+        if values.get("method") == "pfd":
+            values.setdefault("score", "sum")
+            if isinstance(descriptor, dict):
+                values["descriptor"] = descriptor = {"type": "quests", "smoothing": 0.0, **descriptor}
+        if isinstance(descriptor, dict) and descriptor.get("type") == "model":
+            values.setdefault("bandwidth", "spread")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        problems = []
+        if self.method == "pfd" and self.score != "sum":
+            problems.append('score: method = "pfd" adds up the atoms; use score = "sum", or method = "greedy"')
+        if self.method != "pfd" and "chunk" in self.model_fields_set:
+            problems.append(f'chunk: method = "{self.method}" picks frames one by one; only method = "pfd" has chunks')
+        lo, hi = self.trust_lo, self.trust_hi
+        if isinstance(lo, float) and isinstance(hi, float) and lo >= hi:
+            problems.append(f"trust_lo: {lo:g} is not below trust_hi {hi:g}: no frame could be picked")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

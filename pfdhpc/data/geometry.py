@@ -22,14 +22,19 @@ def with_images(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
     fractions = frame.positions @ inverse
     fractions[:, pbc] %= 1.0
     margin = cutoff * np.linalg.norm(inverse, axis=0)  # the cutoff in units of the distances between faces
-    ranges = [np.arange(-reach, reach + 1) for reach in np.where(pbc, np.ceil(margin), 0).astype(int)]
-    shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
-    shifts = shifts[np.any(shifts != 0, axis=1)]
-    images = (fractions + shifts[:, None, :]).reshape(-1, 3)
     low, high = fractions.min(axis=0) - margin, fractions.max(axis=0) + margin
-    near = np.all(((images >= low) & (images <= high)) | ~pbc, axis=1)
-    index = np.tile(np.arange(n), len(shifts))[near]
-    return np.concatenate([fractions, images[near]]) @ cell, np.concatenate([np.arange(n), index])
+    index = np.arange(n)
+    for axis in np.flatnonzero(pbc):
+        reach = int(np.ceil(margin[axis]))
+        copies = [(fractions, index)]
+        for shift in (*range(-reach, 0), *range(1, reach + 1)):
+            moved = fractions[:, axis] + shift
+            near = np.flatnonzero((moved >= low[axis]) & (moved <= high[axis]))
+            copy = fractions[near]
+            copy[:, axis] = moved[near]
+            copies.append((copy, index[near]))
+        fractions, index = (np.concatenate(parts) for parts in zip(*copies, strict=True))
+    return fractions @ cell, index
 
 
 def near_pairs(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,15 +1,16 @@
-"""Labelled frames that exist already, from the formats they are kept in."""
+"""Frames that exist already, from the formats they are kept in."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
 from ..errors import InputError
@@ -22,6 +23,7 @@ DPDATA_FILES = {"*OUTCAR*": "vasp/outcar", "*vasprun*.xml": "vasp/xml"}
 """Files read by dpdata: it leaves out steps whose SCF did not converge, ASE does not."""
 
 Labelled = tuple[Frame, Label | None]
+Item = TypeVar("Item")
 
 
 def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
@@ -35,7 +37,7 @@ def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    pairs = _read(path)
+    pairs = list(_guarded(path, _reader(path)(path), "labelled frames"))
     records = [
         Record(frame, Origin(system=path.stem, step=index), label=label, labelling=Labelling(level, "given"))
         for index, (frame, label) in enumerate(pairs)
@@ -56,16 +58,52 @@ def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
     return records
 
 
-def _read(path: Path) -> list[Labelled]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the readers' remarks on fields we do not use
-            return list(_reader(path)(path))
-    except InputError:
-        raise
-    except Exception as error:  # foreign readers raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be read as labelled frames: {reason}") from error
+def read_atoms(path: str | Path) -> Iterator[Atoms]:
+    """The structures of a file or folder, one after the other, with or without labels.
+
+    Formats are those of :func:`read_labelled`. What ASE reads is as ASE gives it, with all its info and
+    arrays; deepmd and VASP frames have their label as the results of a calculator. Raises InputError
+    when the path cannot be read.
+    """
+    import ase.io  # loads every installed format plugin: only where it is needed
+
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    reader = _reader(path)
+    if reader is _from_ase:
+        return _guarded(path, ase.io.iread(path, index=":", parallel=False), "structures")
+    return _guarded(path, (labelled_atoms(*pair) for pair in reader(path)), "structures")
+
+
+def labelled_atoms(frame: Frame, label: Label | None) -> Atoms:
+    """A frame as ASE has it, its label as the results of a calculator; stress only where there is a volume."""
+    atoms = frame.to_atoms()
+    if label is not None:
+        results = {"energy": label.energy, "forces": label.forces}
+        if label.virial is not None and frame.volume > 0:
+            stress = -label.virial / frame.volume
+            results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # ASE's Voigt order
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def _guarded(path: Path, items: Iterable[Item], what: str) -> Iterator[Item]:
+    """The items of a foreign reader, which raises anything."""
+    iterator = iter(items)
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the readers' remarks on fields we do not use
+                item = next(iterator)
+        except StopIteration:
+            return
+        except InputError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{path}: cannot be read as {what}: {reason}") from error
+        yield item
 
 
 def _reader(path: Path) -> Callable[[Path], Iterator[Labelled]]:
@@ -81,7 +119,7 @@ def _reader(path: Path) -> Callable[[Path], Iterator[Labelled]]:
 def _from_ase(path: Path) -> Iterator[Labelled]:
     import ase.io  # loads every installed format plugin, whole DFT programs among them: only where it is needed
 
-    for atoms in ase.io.iread(path, index=":"):
+    for atoms in ase.io.iread(path, index=":", parallel=False):
         yield Frame.from_atoms(atoms), _label_of(atoms)
 
 
@@ -116,12 +154,14 @@ def _from_folder(path: Path) -> Iterator[Labelled]:
 def _from_deepmd(folder: Path) -> Iterator[Labelled]:
     import dpdata
 
+    labelled = bool(list(folder.glob("set.*/force.npy")))
     if list(folder.glob("set.*/real_atom_types.npy")):
-        parts = dpdata.MultiSystems().load_systems_from_file(str(folder), fmt="deepmd/npy/mixed")
+        parts = dpdata.MultiSystems().load_systems_from_file(str(folder), fmt="deepmd/npy/mixed", labeled=labelled)
         for system in parts:
             yield from _from_dpdata(system.data)
     else:
-        yield from _from_dpdata(dpdata.LabeledSystem(str(folder), fmt="deepmd/npy").data)
+        kind = dpdata.LabeledSystem if labelled else dpdata.System
+        yield from _from_dpdata(kind(str(folder), fmt="deepmd/npy").data)
 
 
 def _from_hdf5(path: Path) -> Iterator[Labelled]:
@@ -133,7 +173,13 @@ def _from_hdf5(path: Path) -> Iterator[Labelled]:
         if not groups:
             raise InputError(f"{path}: an HDF5 file without a deepmd system (type.raw) in it")
         for name in groups:
-            yield from _from_dpdata(dpdata.LabeledSystem(file[name or "/"], fmt="deepmd/hdf5").data)
+            group = file[name or "/"]
+            kind = dpdata.LabeledSystem if any("force.npy" in part for part in _sets(group)) else dpdata.System
+            yield from _from_dpdata(kind(group, fmt="deepmd/hdf5").data)
+
+
+def _sets(group: h5py.Group) -> list[h5py.Group]:
+    return [part for name, part in group.items() if name.startswith("set.")]
 
 
 def _from_dpdata_file(path: Path) -> Iterator[Labelled]:

@@ -79,7 +79,7 @@ class TrainTask:
     """One training round. Records are labelled and sorted by frame id."""
 
     round: int
-    parent: Path  # checkpoint (.pt) whose weights are the start
+    parent: Path | None  # checkpoint (.pt) whose weights are the start; None: from scratch, a model of ``model``
     first: bool  # parent is the pre-trained model: take the branch, align the energy bias, fit no new head
     old: tuple[Record, ...]  # trained on before
     new: tuple[Record, ...]  # new in this round
@@ -87,6 +87,7 @@ class TrainTask:
     steps: int
     seed: int
     directory: Path  # scratch of this round, on the shared file system
+    model: dict[str, Any] | None = None  # a student's deepmd model section with its type map; None: fine-tuning
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,17 @@ class TrainResult:
     curve: tuple[dict[str, float], ...]  # {"step": ..., "rmse_f": ..., ...} as the trainer printed them
     seconds: float  # wall time of the whole call
     step_seconds: float  # of it, the optimisation steps themselves
+
+
+@dataclass(frozen=True)
+class Product:
+    """A model for production."""
+
+    frozen: Path  # .pth, for LAMMPS and every other program deepmd is part of
+    compressed: bool
+    reason: str = ""  # why it is not compressed, where it was asked for
+    energy_change: float = float("nan")  # largest change of compression on the frames it was compared on, eV/atom
+    force_change: float = float("nan")  # the same of any force component, eV/Å
 
 
 class Trainer(ABC):
@@ -115,6 +127,10 @@ class Trainer(ABC):
     @abstractmethod
     def align(self, checkpoint: Path, records: Sequence[Record], directory: Path) -> TrainResult:
         """``checkpoint`` with its per-element energy bias aligned to labelled ``records``, nothing trained."""
+
+    @abstractmethod
+    def produce(self, checkpoint: Path, frames: Sequence[Frame], directory: Path, compress: bool) -> Product:
+        """The model frozen for production, compressed if asked for and if it then predicts the same on ``frames``."""
 
     @abstractmethod
     def predict(self, checkpoint: Path, frames: Sequence[Frame]) -> list[Label]:

@@ -1,6 +1,7 @@
 """Engines by name. A new engine is one file and one row here; it is imported only where it is used."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ..config.explore import ExploreSection
@@ -13,14 +14,28 @@ LABELERS = {"gpaw": "label.gpaw:GpawLabeler", "ase": "label.ase:AseLabeler", "de
 TRAINERS = {"deepmd": "train.deepmd:DeepmdTrainer"}
 
 
-def make_explorer(section: ExploreSection) -> Explorer:
-    """An explorer for this rank; raises InputError when its program does not start."""
+def make_explorer(section: ExploreSection, spawner: Any = None, log: Path | None = None) -> Explorer:
+    """An explorer for this rank; raises InputError when its program does not start.
+
+    With ``isolation = "process"`` a child of ``spawner`` (:class:`pfdhpc.engines.isolated.spawner.Spawner`)
+    holds it, which writes to ``log``.
+    """
+    if section.isolation == "process":
+        return _load("isolated.proxies:IsolatedExplorer")(section, spawner, log)
     return _load(EXPLORERS[section.engine])(section)
 
 
-def make_labeler(section: LabelSection, comm: Any) -> Labeler:
-    """A labeler over the team communicator ``comm`` (an mpi4py communicator, None for one rank)."""
-    return _load(LABELERS[section.type])(section, comm)
+def make_labeler(section: LabelSection, comm: Any, spawner: Any = None, log: Path | None = None) -> Labeler:
+    """A labeler over the team communicator ``comm`` (an mpi4py communicator, None for one rank).
+
+    ``spawner`` and ``log`` as for :func:`make_explorer`.
+    """
+    engine = _load(LABELERS[section.type])
+    if section.isolation == "process":
+        batched = engine.label_batch is not Labeler.label_batch
+        name = "IsolatedBatchLabeler" if batched else "IsolatedLabeler"
+        return _load(f"isolated.proxies:{name}")(section, comm, spawner, log)
+    return engine(section, comm)
 
 
 def make_trainer(model: ModelSection, train: TrainSection, comm: Any) -> Trainer:

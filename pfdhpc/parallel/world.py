@@ -52,6 +52,15 @@ def take_seat(comm: Any, layout: Layout, gpus: list[str]) -> Seat:
     return seats(layout, [host for host, _ in hosts], [found for _, found in hosts])[comm.Get_rank()]
 
 
+def next_gpu(comm: Any, gpus: list[str]) -> Seat:
+    """This rank's GPU where all ranks do the same: a node's ranks take its GPUs in turn."""
+    from mpi4py import MPI
+
+    host = MPI.Get_processor_name()
+    before = comm.allgather(host)[: comm.Get_rank()].count(host)
+    return Seat(host, gpus[before % len(gpus)] if gpus else None)
+
+
 def split(comm: Any, layout: Layout) -> Place:
     """Give every rank its team communicator. The last collective call that spans teams."""
     rank = comm.Get_rank()

@@ -1,16 +1,20 @@
 """``state = apply(config, state, answer)``: what an answer means. Pure; an answer is filed once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import singledispatch
 
 from ..config import Config
 from ..data import Record
 from . import messages as m
 from .converge import reason_to_end
+from .forecast import measured
 from .metrics import error_table, exploring_errors
 from .split import assign
-from .state import DONE, EVALUATE, EXPLORE, LABEL, SELECT, TRAIN, Replica, RoundRecord, RunState
+from .state import DONE, EVALUATE, EXPLORE, LABEL, PROBE, SELECT, TRAIN, Replica, RoundRecord, RunState
+
+MAX_ATTEMPTS = 3
+"""So often a selection is made again without teams that did not answer; then the round has no picks."""
 
 Lookup = Callable[[Sequence[str]], Sequence[Record]]
 """From label ids to labelled records, as the store gives them."""
@@ -20,7 +24,7 @@ def apply(config: Config, state: RunState, answer: m.Answer, known: Lookup) -> R
     """The state after an answer. An answer to an order that is not running is ignored."""
     if answer.order_id not in state.running:
         return state
-    return _apply(answer, config, state.settled(answer.order_id), known)
+    return _apply(answer, config, measured(config, state.settled(answer.order_id), answer), known)
 
 
 @singledispatch
@@ -30,7 +34,11 @@ def _apply(answer, config: Config, state: RunState, known) -> RunState:
 
 @_apply.register
 def _(answer: m.Imported, config, state, known):
-    state = replace(state.spent("trainer", answer.seconds), models=(answer.model,), phase=LABEL)
+    state = replace(state.spent("trainer", answer.seconds), phase=LABEL)
+    if config.workflow == "distill":
+        state = replace(state, teacher=answer.model)
+    else:
+        state = replace(state, models=(answer.model,))
     return _labels_done(config, state, known)
 
 
@@ -70,11 +78,19 @@ def _exploration_done(state: RunState) -> RunState:
 def _(answer: m.Selected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), picked=(*state.picked, *answer.picked))
     if answer.report is not None:
-        state = _without(state, answer.report.absent).note(
+        state = _without(replace(state, reported=True), answer.report.absent).note(
             filtered=sum(answer.report.filtered.values()),
             saturated=answer.report.saturated and not answer.report.gains,
             best_gain=max(answer.report.gains, default=float("nan")),
         )
+    return _selection_done(config, state, known)
+
+
+@_apply.register
+def _(answer: m.Unselected, config, state, known):
+    state = state.spent("explorer", answer.seconds)
+    if answer.absent:
+        state = replace(_without(state, (answer.absent,)), late=state.late | {answer.absent})
     return _selection_done(config, state, known)
 
 
@@ -85,11 +101,14 @@ def _without(state: RunState, absent: tuple[str, ...]) -> RunState:
 
 
 def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
+    """When all have answered: the picks go on to be labelled; a selection without an outcome is made again."""
     if state.running:
         return state
+    if not state.reported and state.late and state.attempt < MAX_ATTEMPTS:
+        return replace(state, picked=(), attempt=state.attempt + 1)
     picked = {record.frame_id: record for record in state.picked}
     pending = tuple(picked[frame_id] for frame_id in sorted(picked))
-    state = replace(state, phase=LABEL, picked=(), pending=pending).note(selected=len(pending))
+    state = replace(state, phase=LABEL, picked=(), pending=pending, reported=False).note(selected=len(pending))
     return _labels_done(config, state, known)
 
 
@@ -110,9 +129,7 @@ def _(answer: m.Labelled, config, state, known):
         fresh=tuple(sorted({*state.fresh, *accepted})),
         refused=tuple(sorted({*state.refused, *refused})),
     )
-    state = state.note(
-        labelled=state.current.labelled + len(accepted), rejected=state.current.rejected + len(refused)
-    )
+    state = state.note(labelled=state.current.labelled + len(accepted), rejected=state.current.rejected + len(refused))
     return _labels_done(config, state, known)
 
 
@@ -152,9 +169,19 @@ def _round_done(config: Config, state: RunState) -> RunState:
 def next_round(state: RunState) -> RunState:
     """Begin the next exploration round with the newest model."""
     number = state.round + 1
-    record = RoundRecord(number, model_version=state.model.version)
+    record = RoundRecord(number, model_version=state.models[-1].version if state.models else -1)
     return check_alive(
-        replace(state, phase=EXPLORE, round=number, explored=(), picked=(), ended="", history=(*state.history, record))
+        replace(
+            state,
+            phase=EXPLORE,
+            round=number,
+            explored=(),
+            picked=(),
+            ended="",
+            history=(*state.history, record),
+            late=frozenset(),
+            attempt=0,
+        )
     )
 
 
@@ -174,18 +201,30 @@ def _(answer: m.Evaluated, config, state, known):
     if records:
         state = replace(
             state,
-            pretrained=error_table(records, answer.parent),
+            pretrained=error_table(records, answer.parent) if answer.parent else None,
             finetuned=error_table(records, answer.final),
         )
-    return replace(state, phase=DONE)
+    if config.student is None:
+        return replace(state, phase=DONE)
+    probed = config.student.probe_steps and config.explore.engine == "lammps"
+    return replace(state, phase=PROBE if probed else DONE, production={"product": answer.product})
+
+
+@_apply.register
+def _(answer: m.Probed, config, state, known):
+    found = {key: value for key, value in asdict(answer).items() if key not in ("order_id", "seconds")}
+    return replace(state.spent("explorer", answer.seconds), phase=DONE, production={**state.production, **found})
 
 
 @_apply.register
 def _(answer: m.Failed, config, state, known):
-    """A failed segment costs its replica a restart, a failed selection its picks; a failed training ends the run."""
+    """A failed segment costs its replica a restart, a failed selection its picks, a failed probe its figures;
+    a failed training ends the run."""
     kind, *rest = answer.order_id.split("/")
     if kind == "select":
         return _selection_done(config, state, known)
+    if kind == "probe":
+        return replace(state, phase=DONE, production={**state.production, "reason": answer.reason, "stable": False})
     if kind != "explore":
         return replace(state, failure=f"{answer.order_id}: {answer.reason}")
     lost = m.Explored(answer.order_id, answer.seconds, rest[1], None, 0, 0, answer.reason)

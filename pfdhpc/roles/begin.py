@@ -1,6 +1,6 @@
 """The state a fresh run starts from, and how a resumed one takes up the kept one."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         raise InputError(problems)
     state = RunState(
         type_map=type_map,
+        species=_species(frames, given),
         replicas=tuple(replica for system in config.system for replica in _replicas(config, system, frames)),
         pending=_initial(config),
         fresh=tuple(sorted(record.label_id for record in given)),
@@ -60,12 +61,15 @@ def resume(config: Config, kept: RunState, fresh: RunState, changed: Collection[
     """The kept state under a configuration in which the mutable keys ``changed`` differ.
 
     Replicas at new temperatures or pressures join, those no longer asked for are left out; where
-    [explore] changed, guard restarts are forgiven; a run that had reached a limit which has been raised,
-    or was saturated under another [explore] or [select], goes on.
+    [explore] changed, guard restarts are forgiven; where [ranks] changed, measured durations are forgotten; a run
+    that had reached a limit which has been raised, or was saturated under another [explore] or [select], goes on.
     """
     forgiven = any(key.startswith("explore.") for key in changed)
     old = {replica.replica: _again(replica, config, forgiven) for replica in kept.replicas}
-    kept = replace(kept, replicas=tuple(old.get(replica.replica, replica) for replica in fresh.replicas))
+    replicas = tuple(old.get(replica.replica, replica) for replica in fresh.replicas)
+    kept = replace(kept, replicas=replicas, species=fresh.species)
+    if any(key.startswith("ranks.") for key in changed):
+        kept = replace(kept, durations={})
     if kept.phase in (EVALUATE, DONE):
         reason = reason_to_end(config.converge, kept)
         searched_otherwise = any(key.startswith(("explore.", "select.")) for key in changed)
@@ -73,6 +77,16 @@ def resume(config: Config, kept: RunState, fresh: RunState, changed: Collection[
             return next_round(kept)
         return replace(kept, ended=reason)
     return check_alive(kept)
+
+
+def without_missing(state: RunState, known: Container[str], rejected: Callable[[str], bool]) -> RunState:
+    """The kept state without what the store does not hold any more: a damaged file was taken out of it.
+
+    ``known`` holds label ids; ``rejected`` tells of a frame id.
+    """
+    names = ("train_ids", "validation_ids", "test_ids", "fresh")
+    labels = {name: tuple(key for key in getattr(state, name) if key in known) for name in names}
+    return replace(state, **labels, refused=tuple(key for key in state.refused if rejected(key)))
 
 
 def _again(replica: Replica, config: Config, forgiven: bool) -> Replica:
@@ -140,6 +154,12 @@ def _collect(problems: list[str], work: Callable, *arguments: Any) -> Any:
         return None
 
 
+def _species(frames: dict[str, list[Frame]], given: tuple[Record, ...]) -> tuple[int, ...]:
+    """All atomic numbers, ascending."""
+    everything = (*(frame for some in frames.values() for frame in some), *(record.frame for record in given))
+    return tuple(sorted({int(z) for frame in everything for z in frame.numbers}))
+
+
 def _unknown_elements(frames: dict[str, list[Frame]], given: tuple[Record, ...], type_map) -> list[str]:
     problems = []
     for name, some in frames.items():
@@ -155,5 +175,3 @@ def _not_in(where: str, numbers: set[int], type_map) -> list[str]:
         f"{where}: {', '.join(missing)} not in the type map of model.checkpoint ({' '.join(type_map)});"
         " use a model that knows these elements"
     ]
-
-

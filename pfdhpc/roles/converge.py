@@ -9,6 +9,7 @@ SATURATED = "saturated"
 MAX_ROUNDS = "max_rounds"
 MAX_LABELS = "max_labels"
 MAX_SECONDS = "max_seconds"
+MAX_CORE_HOURS = "max_core_hours"
 
 MEANING = {
     CONVERGED: "the convergence criteria hold",
@@ -16,6 +17,7 @@ MEANING = {
     MAX_ROUNDS: "converge.max_rounds was reached",
     MAX_LABELS: "converge.max_labels was reached",
     MAX_SECONDS: "converge.max_seconds was reached",
+    MAX_CORE_HOURS: "converge.max_core_hours was reached",
 }
 
 
@@ -48,4 +50,6 @@ def reason_to_end(section: ConvergeSection, state: RunState) -> str:
         return MAX_ROUNDS
     if section.max_seconds is not None and state.elapsed >= section.max_seconds:
         return MAX_SECONDS
+    if section.max_core_hours is not None and state.core_hours >= section.max_core_hours:
+        return MAX_CORE_HOURS
     return ""

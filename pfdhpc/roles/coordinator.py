@@ -1,30 +1,34 @@
 """The coordinator: receive, file, apply, plan, send, checkpoint. It decides nothing itself."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import Config
-from ..data import Record
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from ..parallel.channel import Channel
 from ..parallel.layout import IDLE, TRAINER, Layout
-from ..store.checkpoint import load_checkpoint, save_checkpoint
-from ..store.status import write_status
+from ..store.checkpoint import load_checkpoint
 from ..store.store import Store
 from . import messages as m
 from .apply import apply, lose
-from .begin import begin, resume
+from .begin import begin, resume, without_missing
+from .books import Books
 from .delivery import Delivery
+from .filing import Filing
 from .folder import RunFolder
-from .persist import from_tree, to_tree
-from .policy import in_flight, plan
-from .state import DONE, EXPLORE, LABEL, SELECT, RunState
+from .forecast import expected_by
+from .persist import from_tree
+from .policy import plan, shortage
+from .state import DONE, LABEL, RunState
 from .stopping import Stopping
 
+WRITE = 0.005
+"""Seconds it waits for a message while the disk is at work."""
 POLL = 0.25
 """Seconds the coordinator sleeps at most before it looks at the clock and the signals again."""
+NO_PROGRESS = "nothing was finished for good in this job: give it a longer wall-time"
 START_PATIENCE = 900.0
 """Seconds in which every team must have loaded its programs."""
 
@@ -62,28 +66,30 @@ class Coordinator:
         self._since: dict[str, float] = {}
         self.overheads: dict[str, list[float]] = {}
         self.evaluated: m.Evaluated | None = None
-        self._saved: tuple = ()
-        self._kept = 0  # progress in the last checkpoint
-        self._started = time.monotonic()
-        self._before = 0.0  # seconds of earlier jobs
 
     def run(self) -> int:
         """The whole job; returns the exit code. Raises InputError before anything was written."""
         ready = self._gather_ready()
         if ready is None:
             return EXIT_INCOMPLETE
+        self.listener.say(f"all {len(ready)} teams have started")
         self._open(ready)
         try:
             return self._loop()
         except BaseException as error:
-            self._status("failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            self.books.status(self.state, "failed", reason)
             raise
+        finally:
+            self._filing.close()
 
     def _loop(self) -> int:
         while not self._over():
-            self._issue()
-            self._checkpoint_if_due()
             if reason := self.stopping.reason():
+                return self._interrupt(reason)
+            self._issue()
+            self.books.save_if_due(self.state)
+            if reason := shortage(self.config, self.state, self.layout, self.stopping.left()):
                 return self._interrupt(reason)
             self._receive(POLL)
             self._give_up_overdue()
@@ -106,19 +112,26 @@ class Coordinator:
         type_map = next(answer.type_map for answer in ready if answer.team.startswith(TRAINER))
         start = begin(self.config, type_map)  # raises InputError before anything is written
         self.store = Store(self.folder.frames, self.attrs)
-        self._delivery = Delivery(self.store, self.level)
+        self._delivery = Delivery(self.store, self.config.select.blocks)
         tree = load_checkpoint(self.folder.checkpoints)
         if tree is None:
             self.store.commit(start.given)
             self.state = start.state
         else:
-            self.state = resume(self.config, from_tree(tree["state"]), start.state, self.changed)
-            self._kept = self.state.progress
+            self.state = resume(self.config, self._still_there(from_tree(tree["state"])), start.state, self.changed)
             self._tell_resumed()
-        self._before = self.state.elapsed
-        if self.state.phase != DONE and self._may_save():
-            self._save()
+        self._filing = Filing(self.store)
+        self.books = Books(self.config, self.folder, self.layout, self.store, self.stopping, self.attrs, self.state)
+        self.books.save_if_due(self.state)
         self.folder.keep_input(self.attrs["input"])
+
+    def _still_there(self, kept: RunState) -> RunState:
+        level = kept.level(self.level)
+        state = without_missing(kept, self.store, lambda frame_id: bool(self.store.was_rejected(frame_id, level)))
+        missing = kept.n_labels - state.n_labels + len(kept.refused) - len(state.refused)
+        if missing:
+            self.listener.say(f"{missing} frames of this run are not in {self.store.directory} any more: left out")
+        return state
 
     def _tell_resumed(self) -> None:
         if self.state.phase == DONE:
@@ -145,44 +158,41 @@ class Coordinator:
                 raise RuntimeError(f"{', '.join(missing)} did not start within {START_PATIENCE:.0f} s; see logs/")
         return ready
 
-    def seconds(self) -> float:
-        """Since this job began."""
-        return time.monotonic() - self._started
-
     # the loop
 
     def _over(self) -> bool:
         return self.state.phase == DONE or bool(self.state.failure)
 
     def _receive(self, timeout: float) -> None:
-        """File and apply every answer that is here; their labels are committed together, first."""
-        answers = []
-        found = self.channel.receive(timeout)
+        """Apply every answer that is here, those with labels when these are on the disk."""
+        found = self.channel.receive(WRITE if self._filing.waiting else timeout)
         while found is not None:
             source, answer = found
             if isinstance(answer, m.Crashed):
                 self._crash(answer)
-            answers.append((source, answer))
+            if isinstance(answer, m.Labelled):
+                self._filing.take(source, answer, self._level())
+            else:
+                self._accept(source, answer)
             found = self.channel.poll()
-        self._file([answer for _, answer in answers if isinstance(answer, m.Labelled)])
-        for source, answer in answers:
-            team = self.layout.team_of(source)
-            if team is not None and self.state.running.get(answer.order_id) == team.name:
-                self._apply(answer)  # not that of a team given up, whose work another one does now
+        self._settle()
 
-    def _file(self, answers: Sequence[m.Labelled]) -> None:
-        outcomes = [outcome for answer in answers for outcome in answer.outcomes]
-        accepted = [outcome.record for outcome in outcomes if outcome.accepted]
-        if accepted:
-            self.store.commit(accepted)
-        for outcome in outcomes:
-            if not outcome.accepted:
-                self.store.reject(outcome.record, outcome.reason, self.level)
+    def _settle(self, wait: bool = False) -> None:
+        settled = self._filing.settled(wait)
+        for source, answer in settled:
+            self._accept(source, answer)
+        if settled:
+            self.books.status(self.state, "running", self.state.phase)  # a job killed from now on has got on
+
+    def _accept(self, source: int, answer: m.Answer) -> None:
+        """Apply an answer, but not that of a team given up, whose work another one does now."""
+        team = self.layout.team_of(source)
+        if team is not None and self.state.running.get(answer.order_id) == team.name:
+            self._apply(answer)
 
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
-        elapsed = self._before + self.seconds()
-        self.state = apply(self.config, replace(before, elapsed=elapsed), answer, self.store.records)
+        self.state = apply(self.config, self.books.aged(before), answer, self.store.records)
         if isinstance(answer, m.Evaluated):
             self.evaluated = answer
         since = self._since.pop(answer.order_id, None)
@@ -194,26 +204,19 @@ class Coordinator:
     def _issue(self) -> None:
         """Send what the policy wants done; labels that exist already are not asked for again."""
         self._apply_known_labels()
-        for team, order in plan(self.config, self.state, self.layout):
-            self.channel.send(team.leader, self._delivery.complete(team.name, order))
+        for team, order in plan(self.config, self.state, self.layout, self.stopping.left()):
+            self.channel.send(team.leader, self._delivery.complete(team.name, order, self._level()))
             self.state = self.state.issued(order.order_id, team.name)
             self._since[order.order_id] = time.monotonic()
 
     def _apply_known_labels(self) -> None:
         if self.state.phase != LABEL or self.state.running:
             return  # only at the start of the phase, fresh or resumed, can a label be there already
-        known = tuple(filter(None, (self._known(record) for record in self.state.pending)))
+        known = tuple(filter(None, (self._filing.known(record, self._level()) for record in self.state.pending)))
         if known:
             order_id = "label/known"
             self.state = self.state.issued(order_id, "store")
             self._apply(m.Labelled(order_id, 0.0, known))
-
-    def _known(self, record: Record) -> m.LabelOutcome | None:
-        found = self.store.get(record.frame_id, self.level)
-        if found is not None:
-            return m.LabelOutcome(found)
-        reason = self.store.was_rejected(record.frame_id, self.level)
-        return None if reason is None else m.LabelOutcome(record, reason)
 
     def _give_up_overdue(self) -> None:
         now = time.monotonic()
@@ -234,61 +237,50 @@ class Coordinator:
             return 60 + 2 * self.config.label.timeout * attempts * frames
         return self.config.run.overdue
 
-    # checkpoints and the end
+    def _level(self) -> str:
+        """The level of theory of the labels being made now."""
+        return self.state.level(self.level)
 
-    def _checkpoint_if_due(self) -> None:
-        """At the start of each phase; not while candidates are being made or reduced: they are not kept.
-
-        That the run is done is saved last of all, when its results are written.
-        """
-        key = (self.state.phase, self.state.round)
-        if key != self._saved and self._may_save():
-            self._save()
-
-    def _may_save(self) -> bool:
-        lost = self.state.phase == SELECT or (self.state.phase == EXPLORE and self.state.explored)
-        return not (lost or self.state.phase == DONE or self.state.failure)
-
-    def _save(self) -> None:
-        tree = {"state": to_tree(self.state), **self.attrs}
-        save_checkpoint(self.folder.checkpoints, tree, self.config.run.keep_checkpoints)
-        self._kept = self.state.progress
-        self._saved = (self.state.phase, self.state.round)
-        self._status("running", self.state.phase)
-
-    def _status(self, state: str, reason: str) -> None:
-        write_status(
-            self.folder.directory,
-            state,
-            reason,
-            progress=self._kept + len(self.store),
-            round=self.state.round,
-            phase=self.state.phase,
-            labels=len(self.store),
-        )
+    # the end
 
     def _interrupt(self, reason: str) -> int:
-        """An agreed stop: labels that are nearly there are taken, everything is saved."""
-        grace = self.config.run.grace if in_flight(self.state) else 0.0
-        self.listener.say(f"stopping: {reason}" + (f"; {grace:g} s for the labels being made" if grace else ""))
-        deadline = time.monotonic() + grace
-        while in_flight(self.state) and time.monotonic() < deadline:
-            self._receive(POLL)
-        if self._may_save():
-            self._save()
-        self._status("incomplete", reason)
+        """An agreed stop: labels that will be there in time are waited for, everything is saved."""
+        self.listener.say(f"stopping: {reason}")
+        self._drain(reason)
+        self._settle(wait=True)
+        self.books.save_what_can_be(self.state)
+        too_short = self.stopping.left() is not None and not self.stopping.asked
+        if too_short and not self.books.got_on():
+            reason = f"{reason}; {NO_PROGRESS}"
+            self.listener.say(NO_PROGRESS)
+        self.books.status(self.state, "incomplete", reason)
         return EXIT_INCOMPLETE
+
+    def _drain(self, reason: str) -> None:
+        """Take the labels that are under way and forecast to be made before the job must end."""
+        began, grace = time.monotonic(), self.config.run.grace
+        latest = self.stopping.latest(began, grace)
+        awaited = expected_by(latest, self.state, self._since)
+        until = min(latest, max([began + grace, *awaited.values()]))
+        if not awaited or until <= began:
+            return
+        self.books.save(self.state)  # a kill may come first
+        self.books.status(self.state, "running", f"stopping: {reason}")
+        self.listener.say(f"waiting for {len(awaited)} label orders, {until - began:.0f} s at most")
+        while awaited.keys() & self.state.running.keys() and time.monotonic() < until:
+            self._receive(POLL)
+            until = min(until, self.stopping.latest(began, grace))  # a signal shortens it
 
     def _finish(self) -> int:
         if self.state.failure:
-            self._status("failed", self.state.failure)
+            self.books.status(self.state, "failed", self.state.failure)
             self.listener.say(f"failed: {self.state.failure}")
             return EXIT_BUG
         if self.evaluated is not None:
             self.folder.conclude(self.state.model.digest)
             self.listener.conclude(self)
-            self._save()
-        self._status("complete", self.state.ended)
+            self.books.save(self.state)
+        self.books.status(self.state, "complete", self.state.ended)
         return EXIT_COMPLETE
 
     def _crash(self, crash: m.Crashed) -> None:

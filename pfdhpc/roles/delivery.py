@@ -1,24 +1,28 @@
 """Records travel to a team once per job: orders name them, and those not sent before are attached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..data import Record
 from ..store.store import Store
 from . import messages as m
+from .reference import block_of, owner_of
 
 
 class Delivery:
     """Remembers what each team has been sent."""
 
-    def __init__(self, store: Store, level: str):
-        self._store, self._level = store, level
+    def __init__(self, store: Store, blocks: int):
+        """``blocks``: into how many the reference of the selections is cut."""
+        self._store, self._blocks = store, blocks
         self._sent: dict[str, set[str]] = {}
 
-    def complete(self, team: str, order: m.Order) -> m.Order:
-        """The order with the records it names and the team lacks."""
+    def complete(self, team: str, order: m.Order, level: str) -> m.Order:
+        """The order with the records it names and the team lacks; ``level``: at which a frame may have been refused."""
+        self._level = level
         if isinstance(order, m.Select):
-            return replace(order, reference=self._missing(team, order.reference_ids, _structure_only))
+            mine = [key for key in order.reference_ids if self._owner(key, order) == team]
+            return replace(order, reference=self._missing(team, mine, _structure_only))
         if isinstance(order, m.Train):
             return replace(order, records=self._missing(team, (*order.old_ids, *order.new_ids, *order.validation_ids)))
         if isinstance(order, m.Evaluate):
@@ -26,16 +30,17 @@ class Delivery:
         return order
 
     def _missing(
-        self, team: str, keys: tuple[str, ...], form: Callable[[Record], Record] = lambda record: record
+        self, team: str, keys: Sequence[str], form: Callable[[Record], Record] = lambda record: record
     ) -> tuple[Record, ...]:
         sent = self._sent.setdefault(team, set())
         missing = [key for key in keys if key not in sent]
         sent.update(missing)
-        return tuple(form(self._find(key)) for key in missing)
+        labelled = self._store.records([key for key in missing if ":" in key])
+        refused = [self._store.refused(key, self._level) for key in missing if ":" not in key]
+        return tuple(form(record) for record in (*labelled, *refused))
 
-    def _find(self, key: str) -> Record:
-        """A record by label id, or a refused one by frame id."""
-        return self._store.records([key])[0] if ":" in key else self._store.refused(key, self._level)
+    def _owner(self, key: str, order: m.Select) -> str:
+        return owner_of(block_of(key, self._blocks), list(order.participants))
 
 
 def _structure_only(record: Record) -> Record:

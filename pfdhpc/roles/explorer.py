@@ -1,35 +1,38 @@
 """The explorer team's program: segments of MD, whose candidates stay here until one is picked."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatchmethod
 from typing import Any
+
+from ase.data import chemical_symbols
 
 from ..config import Config
 from ..data import Record
 from ..engines.base import Explorer, SegmentResult
 from ..engines.registry import make_explorer
 from ..errors import InputError
-from ..select.filters import Filter
 from . import messages as m
 from .folder import RunFolder
-from .reduction import Reduction
+from .judge import Published, judged
+from .selector import Selector
 
 
 class ExplorerProgram:
     """One rank, one replica at a time."""
 
-    def __init__(self, config: Config, folder: RunFolder, team: str, peers: Any):
-        self._config, self._folder = config, folder
-        self._reduction = Reduction(config.select, team, peers)
+    def __init__(self, config: Config, folder: RunFolder, team: str, peers: Any, spawner: Any = None):
+        self._config, self._folder, self._spawner = config, folder, spawner
+        self._selector = Selector(config, folder, team, peers)
         self._engine: Explorer | None = None
         self._model = ""
-        self._round = -1
-        self._candidates: dict[str, tuple[Record, ...]] = {}  # of this round, by replica
+        self._published = Published(folder)
 
     def ready(self, team: str) -> m.Ready:
         """Build the engine, which opens its program: one that does not start is bad input too."""
         try:
-            self._engine = make_explorer(self._config.explore)
+            self._engine = make_explorer(self._config.explore, self._spawner, self._folder.engine_log(team))
         except InputError as error:
             return m.Ready(team, tuple(error.problems))
         return m.Ready(team)
@@ -41,15 +44,11 @@ class ExplorerProgram:
     @handle.register
     def _(self, order: m.Explore) -> m.Answer:
         started = time.monotonic()
-        if order.round != self._round:
-            self._round, self._candidates = order.round, {}
-        task, result = order.task, self._segment(order)
-        self._candidates[task.replica] = tuple(
-            record.with_origin(
-                round=order.round, model_version=order.model.version, model_hash=order.model.digest
-            )
-            for record in result.records
-        )
+        result = self._segment(order)
+        model = order.judge or order.model
+        origin = {"round": order.round, "model_version": model.version, "model_hash": model.digest}
+        candidates = [record.with_origin(**origin) for record in self._tested(order, result.records)]
+        self._selector.hold(order.round, order.task.replica, candidates)
         return m.Explored(
             order.order_id,
             time.monotonic() - started,
@@ -62,13 +61,34 @@ class ExplorerProgram:
 
     @handle.register
     def _(self, order: m.Select) -> m.Answer:
-        started = time.monotonic()
-        mine = [record for name in order.replicas for record in self._candidates.get(name, ())]
-        if order.round != self._round:
-            mine = []
-        reasons = Filter(self._config.select.filter, order.volumes)
-        picked, report = self._reduction.run(order, mine, reasons)
-        return m.Selected(order.order_id, time.monotonic() - started, picked, report)
+        return self._selector.select(order)
+
+    @handle.register
+    def _(self, order: m.Probe) -> m.Answer:
+        from ..engines.probe import speed, stability
+
+        started, section = time.monotonic(), self._config.student
+        elements = tuple(chemical_symbols[number] for number in order.species)
+        models = [self._folder.frozen(order.teacher.digest), self._folder.product(order.student.digest)]
+        few = max(10, section.probe_steps // 20)
+        found = speed(models, order.frame, elements, few, 1, section.probe_atoms, order.temperature)
+        held = stability(
+            models[1], order.frame, elements, order.temperature, section.probe_steps, section.probe_atoms,
+            self._config.explore.timestep, self._config.explore.guard,
+        )  # fmt: skip
+        return m.Probed(
+            order.order_id, time.monotonic() - started, found[0].atoms, found[0].steps_per_second,
+            found[1].steps_per_second, held.drift, held.ok, held.reason,
+        )  # fmt: skip
+
+    def _tested(self, order: m.Explore, records: Sequence[Record]) -> Sequence[Record]:
+        """The candidates with the predictions that are to be tested on their labels."""
+        if not order.distilling or not records:
+            return records
+        if order.judge is None:
+            return [replace(record, prediction=None) for record in records]
+        frames = [record.frame for record in records]
+        return judged(records, self._published.engine(order.judge).label_batch(frames, {}, self._config.run.overdue))
 
     def _segment(self, order: m.Explore) -> SegmentResult:
         try:

@@ -18,6 +18,7 @@ class RunFolder:
         self.models = directory / "models"
         self.logs = directory / "logs"
         self.final = directory / "final"
+        self.descriptors = directory / "descriptors"
         self.input = directory / "input.json"
 
     def keep_input(self, text: str) -> None:
@@ -35,6 +36,10 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def engine_log(self, team: str) -> Path:
+        """Where the child process that holds a team's engine writes."""
+        return self.logs / f"{team}.engine.log"
+
     def checkpoint(self, digest: str) -> Path:
         return self.models / f"{digest}.pt"
 
@@ -49,11 +54,19 @@ class RunFolder:
             _publish(source, target)
         return digest
 
+    def product(self, digest: str) -> Path:
+        """A student's model for production, frozen and, where deepmd can, compressed."""
+        return self.models / f"{digest}.product.pth"
+
+    def keep_product(self, digest: str, frozen: Path) -> None:
+        _publish(frozen, self.product(digest))
+
     def conclude(self, digest: str) -> tuple[Path, Path]:
         """The final model, under names a person looks for."""
         self.final.mkdir(parents=True, exist_ok=True)
         targets = self.final / "model.pt", self.final / "model.pth"
-        for source, target in zip((self.checkpoint(digest), self.frozen(digest)), targets, strict=True):
+        frozen = self.product(digest) if self.product(digest).exists() else self.frozen(digest)
+        for source, target in zip((self.checkpoint(digest), frozen), targets, strict=True):
             _publish(source, target)
         return targets
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from .. import __version__
 from ..config import Config, dump, load
 from ..config.mutable import differences, refusals
+from ..engines.isolated.spawner import Spawner
 from ..engines.label.level import level_hash
 from ..errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_COMPLETE, InputError, StoreError
 from ..log import console, open_log
@@ -38,12 +39,13 @@ class Plan:
     changes: tuple[tuple[str, Any, Any], ...] = ()  # mutable keys that differ from the run so far
 
 
-def run(path: Path, stopping: Stopping) -> int:
+def run(path: Path, stopping: Stopping, spawner: Spawner | None = None) -> int:
     """Run or resume the job of an input file on all ranks of the world; returns the exit code, the same on all.
 
-    ``stopping`` is listening to signals already.
+    ``stopping`` is listening to signals already; ``spawner`` is there if an engine is to run in a child process.
     """
     gpus = devices.visible_gpus()  # asks a child process, which must come before MPI
+    stopping.ask_scheduler()  # so does this
     comm = world.communicator()
     lock = None
     try:
@@ -51,7 +53,7 @@ def run(path: Path, stopping: Stopping) -> int:
         if comm.Get_rank() == COORDINATOR:
             plan, lock = _prepared(path, comm.Get_size())
         plan = comm.bcast(plan, COORDINATOR)
-        return EXIT_BAD_INPUT if plan is None else _work(comm, plan, gpus, stopping)
+        return EXIT_BAD_INPUT if plan is None else _work(comm, plan, gpus, stopping, spawner)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -77,7 +79,7 @@ def prepare(path: Path, world_size: int) -> tuple[Plan, RunLock]:
     folder = RunFolder(config.run.directory)
     changes = _changes(config, folder)
     try:
-        folder.directory.mkdir(parents=True, exist_ok=True)
+        folder.directory.mkdir(0o775, parents=True, exist_ok=True)  # never writable for all
     except OSError as error:
         raise InputError(f"run.directory: {folder.directory} cannot be made: {error.strerror}") from None
     return Plan(config, layout, level_hash(config.label), tuple(changes)), RunLock(folder.directory)
@@ -97,7 +99,7 @@ def _changes(config: Config, folder: RunFolder) -> list[tuple[str, Any, Any]]:
     return changes
 
 
-def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping) -> int:
+def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping, spawner: Spawner | None) -> int:
     layout, folder = plan.layout, RunFolder(plan.config.run.directory)
     seat = world.take_seat(comm, layout, gpus if plan.config.ranks.gpus == "auto" else [])
     place = world.split(comm, layout)
@@ -105,31 +107,36 @@ def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping) -> int:
     devices.settle(seat, trains)
     open_log(folder.logs / f"rank-{place.rank:05d}.log", place.rank)
     if place.rank == COORDINATOR:
-        return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm), stopping)
+        return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm), stopping, spawner)
     ignore_signals()
-    return _serve(plan, folder, place)
+    return _serve(plan, folder, place, spawner)
 
 
-def _serve(plan: Plan, folder: RunFolder, place: world.Place) -> int:
+def _serve(plan: Plan, folder: RunFolder, place: world.Place, spawner: Spawner | None) -> int:
     """A worker rank, until the job ends."""
     orders, team = MpiChannel(place.orders_comm), place.team
     if team.role == IDLE:
         return worker.rest(orders)
     members = MpiChannel(place.team_comm)
-    program = worker.make_program(team, plan.config, folder, place.team_comm, MpiChannel(place.peers_comm))
+    peers = MpiChannel(place.peers_comm)
+    program = worker.make_program(team, plan.config, folder, place.team_comm, peers, spawner)
     if place.rank == team.leader:
         return worker.lead(team, program, orders, members)
     return worker.follow(team, program, members)
 
 
-def _coordinate(plan: Plan, folder: RunFolder, comm, channel: Channel, stopping: Stopping) -> int:
+def _coordinate(
+    plan: Plan, folder: RunFolder, comm, channel: Channel, stopping: Stopping, spawner: Spawner | None
+) -> int:
     narrator = Narrator(plan.config, folder, plan.layout)
     for key, old, new in plan.changes:
         narrator.say(f"changed since the last start: {key} {old} -> {new}")
     alone = plan.layout.world_size == 1
     if alone:
-        channel = _inline(plan, folder)
-    stopping.limit(plan.config.run.time_limit)
+        channel = _inline(plan, folder, spawner)
+    stopping.obey(plan.config.run)
+    if ends := stopping.describe():
+        narrator.say(ends)
     listener = Listener(narrator.event, narrator.say, conclude)
     changed = [key for key, _, _ in plan.changes]
     coordinator = Coordinator(
@@ -155,12 +162,12 @@ def _run(coordinator: Coordinator) -> int:
         return EXIT_BUG
 
 
-def _inline(plan: Plan, folder: RunFolder) -> InlineChannel:
+def _inline(plan: Plan, folder: RunFolder, spawner: Spawner | None) -> InlineChannel:
     """All roles in this process, in turn."""
     handlers = {}
     channel = InlineChannel(handlers)
     for team in plan.layout.teams:
-        program = worker.make_program(team, plan.config, folder, None, channel)
+        program = worker.make_program(team, plan.config, folder, None, channel, spawner)
         handlers[team.leader] = worker.answerer(team, program)
         channel.greet(team.leader, worker.start(team, program))
     return channel

@@ -7,7 +7,7 @@ its answer carries the id back and is filed once.
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data import Label, Record
+from ..data import Frame, Label, Record
 from ..engines.base import SegmentTask
 
 
@@ -40,6 +40,8 @@ class Explore(Order):
     model: ModelRef
     type_map: tuple[str, ...]
     task: SegmentTask
+    distilling: bool = False  # the model is a teacher: its own predictions are no test of anything
+    judge: ModelRef | None = None  # then the student, whose predictions the candidates carry instead
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,36 @@ class Select(Order):
     volumes: dict[str, float]  # start volume per atom by system, Å³, for the filters
     reference_ids: tuple[str, ...]
     max_sel: int
-    reference: tuple[Record, ...] = ()  # those of the reference this team has not been sent before
+    band: tuple[float, float] = (0.0, float("inf"))  # of the committee's force deviation, eV/Å
+    bandwidth: float | None = 0.015  # 1/Å; None: found from the reference
+    species: tuple[int, ...] = ()  # atomic numbers that the descriptors tell apart
+    model: ModelRef | None = None  # the current one
+    seed: int = 0
+    overshoot: bool = False  # method pfd: the last chunk may exceed max_sel
+    distilling: bool = False  # predictions are a student's: they say nothing of whether a frame is physical
+    census: bool = False  # the report tells entropies and every candidate's novelty
+    entropies: bool = True  # False: a census without them; the one before takes the reference against itself
+    reference: tuple[Record, ...] = ()  # those of the reference this team holds and has not been sent before
 
 
 @dataclass(frozen=True)
 class LabelFrames(Order):
     records: tuple[Record, ...]
+    teacher: ModelRef | None = None  # labels by this model; None: by the engine of [label]
 
 
 @dataclass(frozen=True)
 class Train(Order):
     round: int
     version: int  # of the model this makes
-    parent: ModelRef
+    parent: ModelRef | None  # None: a student, from scratch
     first: bool
     old_ids: tuple[str, ...]
     new_ids: tuple[str, ...]
     validation_ids: tuple[str, ...]
     steps: int
     seed: int
+    species: tuple[int, ...] = ()  # atomic numbers of the run, which a student must know
     records: tuple[Record, ...] = ()  # those named above this team has not been sent before
 
 
@@ -78,11 +91,22 @@ class Train(Order):
 class Evaluate(Order):
     """Predict held-out frames with the parent (bias aligned to the training frames) and the final model."""
 
-    parent: ModelRef
+    parent: ModelRef | None  # None: a student had none
     final: ModelRef
     train_ids: tuple[str, ...]
     test_ids: tuple[str, ...]
     records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe(Order):
+    """Run the teacher and the model for production in LAMMPS: how fast they are, and whether the latter holds."""
+
+    teacher: ModelRef
+    student: ModelRef
+    frame: Frame
+    temperature: float  # K
+    species: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -132,13 +156,34 @@ class SelectReport:
     filtered: dict[str, int]  # reason -> frames dropped before the selection
     gains: tuple[float, ...]  # entropy gain of each pick, nats
     saturated: bool
+    picked: tuple[str, ...] = ()  # frame ids, in the order they were picked
     absent: tuple[str, ...] = ()  # teams that did not take part in time
+    bandwidth: float = float("nan")  # 1/Å; NaN where nothing was compared
+    warning: str = ""  # about it
+    census: "Census | None" = None
 
 
 @dataclass(frozen=True)
 class Selected(Answer):
     picked: tuple[Record, ...]
     report: SelectReport | None  # from the root only
+
+
+@dataclass(frozen=True)
+class Census:
+    """Entropies of the reference before, and of it with the picks after, in nats; and what was there to choose from."""
+
+    before: float
+    after: float
+    novelty: dict[str, float]  # score of every candidate before the first pick, by frame id
+
+
+@dataclass(frozen=True)
+class Unselected(Answer):
+    """The selection did not come about, for this team at least, whose candidates wait for another."""
+
+    absent: str  # the team that did not answer; empty where another team knows
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -173,6 +218,19 @@ class Evaluated(Answer):
     test_ids: tuple[str, ...]
     parent: tuple[Label, ...]
     final: tuple[Label, ...]
+    product: str = ""  # a student's model for production: whether it is compressed, and if not, why
+
+
+@dataclass(frozen=True)
+class Probed(Answer):
+    """Speeds in MD steps a second on so many atoms; the student's trajectory at constant energy."""
+
+    atoms: int
+    teacher_speed: float
+    student_speed: float
+    drift: float  # meV/atom/ps
+    stable: bool
+    reason: str  # why it is not
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """One tidy line per event on the terminal of rank 0."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
 
 from ..config import Config
+from ..data import Record
 from ..log import Clock, console
 from ..parallel.layout import Layout
 from . import messages as m
@@ -43,7 +45,8 @@ class Narrator:
         self.say(f"round {state.round}  {kind:<8} {text}", style)
 
     def _imported(self, before: RunState, after: RunState, message: m.Imported) -> None:
-        self._line(before, "model", f"pre-trained model taken as model 0, {message.seconds:.1f} s")
+        what = "teacher is ready" if after.teacher else "pre-trained model taken as model 0"
+        self._line(before, "model", f"{what}, {message.seconds:.1f} s")
 
     def _explored(self, before: RunState, after: RunState, message: m.Explored) -> None:
         active = [replica for replica in after.replicas if not replica.retired]
@@ -65,19 +68,24 @@ class Narrator:
         text += "; nothing more is new" if report.saturated else ""
         text += f"; late: {', '.join(report.absent)}" if report.absent else ""
         self._line(before, "select", text)
+        if report.warning:
+            self._line(before, "select", report.warning, "yellow")
+
+    def _unselected(self, before: RunState, after: RunState, message: m.Unselected) -> None:
+        if message.absent not in before.late:
+            self._line(before, "select", f"{message.reason}: selecting without it", "yellow")
 
     def _labelled(self, before: RunState, after: RunState, message: m.Labelled) -> None:
         now = after.history[before.round]
         total = now.labelled + now.rejected + (len(after.pending) if after.phase == LABEL else 0)
+        counter = f"{now.labelled + now.rejected}/{total}"
+        accepted = [outcome.record for outcome in message.outcomes if outcome.accepted]
+        if accepted:
+            self._line(before, "label", f"{counter} {_described(accepted, again=not message.seconds)}")
         for outcome in message.outcomes:
-            if outcome.accepted:
-                seconds = outcome.record.labelling.seconds
-                again = "" if message.seconds else " (from the store)"
-                text = f"{outcome.record.origin.system}, {len(outcome.record.frame)} atoms, {seconds:.1f} s{again}"
-            else:
-                text = f"{outcome.record.origin.system} rejected: {outcome.reason}"
-            style = "" if outcome.accepted else "yellow"
-            self._line(before, "label", f"{now.labelled + now.rejected}/{total} {text}", style)
+            if not outcome.accepted:
+                text = f"{counter} {outcome.record.origin.system} rejected: {outcome.reason}"
+                self._line(before, "label", text, "yellow")
         if now.errors is not None and before.history[-1].errors is None:
             self._test(before, now)
 
@@ -95,3 +103,19 @@ class Narrator:
 
     def _failed(self, before: RunState, after: RunState, message: m.Failed) -> None:
         self._line(before, "failed", f"{message.order_id}: {message.reason}", "yellow")
+
+    def _probed(self, before: RunState, after: RunState, message: m.Probed) -> None:
+        teacher, student = message.teacher_speed, message.student_speed
+        text = f"{message.atoms} atoms: teacher {teacher:.3g}, student {student:.3g} steps/s;"
+        text += " stable at constant energy" if message.stable else f" NOT stable: {message.reason}"
+        self._line(before, "probe", text, "" if message.stable else "yellow")
+
+
+def _described(records: Sequence[Record], again: bool) -> str:
+    """Labels that came together, in a few words."""
+    systems = ", ".join(sorted({record.origin.system for record in records}))
+    seconds = sum(record.labelling.seconds for record in records)
+    sizes = sorted({len(record.frame) for record in records})
+    atoms = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    count = f"{len(records)} frames of " if len(records) > 1 else ""
+    return f"{count}{systems}, {atoms} atoms, {seconds:.1f} s{' (from the store)' if again else ''}"

@@ -13,7 +13,7 @@ KNOWN = {
     cls.__name__: cls
     for cls in (Frame, Label, Labelling, Origin, Record, ModelRef, Errors, ErrorTable, Replica, RoundRecord, RunState)
 }
-JOB_ONLY = ("failure", "running", "lost")
+JOB_ONLY = ("failure", "running", "lost", "late", "attempt", "reported")
 """Fields of the state that belong to one job and are not kept."""
 CLASS = "class:"
 """The key that names the class; no system or element can have this name."""

@@ -23,7 +23,10 @@ def draw(
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.9), layout="constrained")
     truth = [record.label for record in records]
     sizes = np.array([len(record.frame) for record in records])
-    for predictions, style in ((parent, BEFORE), (final, AFTER)):
+    styles = (BEFORE, AFTER) if parent else (BEFORE, (AFTER[0], "student"))
+    for predictions, style in zip((parent, final), styles, strict=True):
+        if not predictions:
+            continue
         _cloud(axes[0], _forces(truth), _forces(predictions), style)
         _cloud(axes[1], _energies(truth, sizes, truth), _energies(predictions, sizes, truth), style)
         _cloud(axes[2], _virials(truth, sizes, truth), _virials(predictions, sizes, truth), style)

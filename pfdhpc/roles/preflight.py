@@ -16,9 +16,26 @@ def problems(config: Config) -> list[str]:
         *check_explore(config.explore),
         *check_labeler(config.label, config.ranks.labeler.ranks),
         *check_deepmd_input(config.train),
+        *student_problems(config),
         *model_problems,
         *_structures(config, type_map),
     ]
+
+
+def student_problems(config: Config) -> list[str]:
+    """What deepmd says of the student's model, with the elements of the systems."""
+    if config.student is None:
+        return []
+    from ase.data import chemical_symbols
+
+    from ..engines.train.student import check_student
+    from .begin import begin
+
+    try:
+        species = begin(config, ()).state.species
+    except InputError:
+        return []  # told where the structures are looked at
+    return check_student(config.student, config.train, tuple(chemical_symbols[z] for z in species))
 
 
 def model_facts(section: ModelSection) -> tuple[list[str], tuple[str, ...]]:

@@ -1,148 +1,247 @@
 """Entropy selection as a reduction over explorer teams, point to point, with a deadline.
 
-Candidates stay where they are. In each step every team proposes the best of its own; the root takes
-the best of those and tells everyone, and the environments of the pick join everybody's reference.
-The picks are those one process would make with all candidates.
+Candidates stay where they are and the reference is shared out. First its blocks go round, and every team
+compares its candidates with them (:mod:`pfdhpc.roles.comparison`). Then, pick by pick, the root takes the
+best of what the teams offer and tells everyone. What a team has offered bounds what it can offer later, so
+that the root waits only for those that could still have the best. The picks are those one process would make
+with all candidates.
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import ChainMap, Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
 from ..config.select import SelectSection
 from ..data import Record
-from ..errors import TaskError
-from ..parallel.channel import Channel
-from ..select.filters import Filter
-from ..select.greedy import Pool, better
-from ..select.quests import descriptors
+from ..select.greedy import Chooser, Proposal, Rule
 from . import messages as m
+from .comparison import Comparison, Progress, entropy_of
+from .reference import Blocks, Shard
+from .talk import STOP, Absent, Mailbox, Over, Talk
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a team has to offer at a step, best first."""
+
+    step: int
+    proposals: tuple[Proposal, ...]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a team tells of its candidates before the picking begins."""
+
+    candidates: int
+    dropped: Mapping[str, int]
+    novelty: Mapping[str, float] = field(default_factory=dict)  # score by frame id, where there is a census
+    total: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of its census
 
 
 class Reduction:
-    """One team's part in the selections of a run."""
+    """One team's part in the selections of a job; ``shard`` is its part of the reference.
 
-    def __init__(self, section: SelectSection, team: str, peers: Channel):
-        self._section, self._team, self._peers = section, team, peers
-        self._reference: dict[str, np.ndarray] = {}  # descriptors by label or frame id, computed once
+    ``progress`` is told what of the team's work is done: the phase, how many, of how many.
+    """
 
-    def run(self, order: m.Select, candidates: list[Record], reasons: Filter):
-        """Returns this team's picks and, on the root, the report over all teams."""
-        self._learn(order)
-        kept, dropped = _filtered(candidates, reasons)
-        pool = Pool(self._section.bandwidth)
-        for key in order.reference_ids:
-            pool.add_reference(self._reference[key])
-        known = {key.split(":")[0] for key in order.reference_ids}
-        by_id = {record.frame_id: record for record in kept if record.frame_id not in known}
-        for frame_id, record in by_id.items():
-            pool.add(frame_id, self._describe(record))
-        side = self._lead if next(iter(order.participants)) == self._team else self._follow
-        return side(order, pool, by_id, dropped)
+    def __init__(
+        self, section: SelectSection, team: str, mailbox: Mailbox, shard: Shard, progress: Progress = lambda *_: None
+    ):
+        self._section, self._team, self._mailbox, self._shard = section, team, mailbox, shard
+        self._progress = progress
 
-    def _learn(self, order: m.Select) -> None:
-        for record in order.reference:
-            key = record.label_id if record.labelling else record.frame_id
-            self._reference[key] = self._describe(record)
+    def run(self, order: m.Select, candidates: list[Record]) -> tuple[tuple[Record, ...], m.SelectReport | None]:
+        """This team's picks and, on the root, the report over all teams.
 
-    def _describe(self, record: Record) -> np.ndarray:
-        return descriptors(record.frame, self._section.neighbours, self._section.cutoff)
-
-    def _lead(self, order: m.Select, pool: Pool, by_id: dict[str, Record], dropped: Counter):
+        Raises Absent when a team the selection cannot do without is not heard of, Over when it has
+        ended without this one.
+        """
         others = {team: rank for team, rank in order.participants.items() if team != self._team}
-        picked, gains, absent, owners = [], [], set(), set()
-        n_candidates = len(by_id)
-        saturated = False
-        for step in range(order.max_sel + 1):
-            offers = self._gather(order, step, [team for team in others if team not in absent])
-            absent |= {team for team in others if team not in offers}
-            if step == 0:
-                n_candidates += sum(offer["candidates"] for offer in offers.values())
-                for offer in offers.values():
-                    dropped.update(offer["dropped"])
-            best, owner = pool.best(), self._team
-            for team, offer in offers.items():
-                winner = better(best, offer["proposal"])
-                best, owner = winner, owner if winner is best else team
-            if best is None or step == order.max_sel:
+        talk = Talk(self._mailbox, selection_of(order), others)
+        self._shard.learn(record.frame for record in order.reference)
+        try:
+            return self._side(order, talk, candidates)
+        except Over:
+            raise
+        except Exception:
+            talk.tell_all(STOP)  # without this team there is no selection
+            raise
+        finally:
+            talk.end()
+
+    def _side(self, order: m.Select, talk: Talk, candidates: list[Record]):
+        rule, teams = rule_of(self._section, order), list(order.participants)
+        blocks = Blocks(self._shard, talk, self._team, teams, order.reference_ids, self._section.blocks)
+        comparison = Comparison(self._section, rule, order, self._shard, blocks, talk, self._progress)
+        comparison.run(candidates)
+        side = (_Root if self._team == teams[0] else _Follower)(rule, talk, comparison, blocks, self._section.patience)
+        return side.run(teams[0])
+
+
+def selection_of(order: m.Select) -> str:
+    """The same for all participants: order ids end in the team's name."""
+    return order.order_id.rsplit("/", 1)[0]
+
+
+def rule_of(section: SelectSection, order: m.Select) -> Rule:
+    pfd = section.method == "pfd"
+    return Rule(
+        max_sel=order.max_sel,
+        min_gain=section.min_gain if section.method == "greedy" else None,
+        score="random" if section.method == "random" else section.score,
+        chunk=section.chunk if pfd else 1,
+        quotas=section.quotas,
+        overshoot=order.overshoot,
+        first_by_chance=pfd,
+        seed=order.seed,
+    )
+
+
+class _Side:
+    """What both sides do."""
+
+    def __init__(self, rule: Rule, talk: Talk, comparison: Comparison, blocks: Blocks, patience: float):
+        self._rule, self._talk, self._comparison, self._blocks = rule, talk, comparison, blocks
+        self._patience = patience
+        self._picked: list[Record] = []
+
+    def _account(self) -> Account:
+        found = self._comparison
+        if found.census is None:
+            return Account(len(found.mine), found.dropped)
+        return Account(len(found.mine), found.dropped, found.pool.novelty(), found.census.total())
+
+    def _accept(self, picks: Sequence[Proposal]) -> None:
+        gains = {pick.frame_id: pick.score for pick in picks}
+        for candidate in self._comparison.accept(picks):
+            record = self._comparison.mine[candidate.frame_id]
+            self._picked.append(record.with_origin(novelty=gains[candidate.frame_id]))
+        for pick in picks:
+            self._blocks.keep(pick.frame_id, pick.descriptors)
+
+
+class _Follower(_Side):
+    """A team that offers, and is told."""
+
+    def run(self, root: str) -> tuple[tuple[Record, ...], None]:
+        self._talk.tell(root, "account", self._account())
+        step = 0
+        try:
+            while True:
+                offers = tuple(self._comparison.pool.offers(self._rule.chunk))
+                self._talk.tell(root, "offer", Offer(step, offers))
+                step += self._learn(root)
+        except Over:
+            if self._comparison.census is not None:
+                self._talk.tell(root, "total", self._comparison.census.total())
+            return tuple(self._picked), None
+
+    def _learn(self, root: str) -> int:
+        """Take up all picks that were told; returns the number of steps. Raises Over at the end."""
+        found = self._talk.wait("picks", 2 * self._patience)
+        if found is None:
+            raise Absent(root, "word on the selection", 2 * self._patience)
+        steps = 0
+        while found is not None:
+            self._accept(found[1])
+            steps += 1
+            found = self._talk.wait("picks", 0.0)
+        return steps
+
+
+class _Root(_Side):
+    """The team that decides. Teams that do not answer in time are left out."""
+
+    def run(self, root: str) -> tuple[tuple[Record, ...], m.SelectReport]:
+        self._absent: set[str] = set()
+        self._offers: dict[str, Offer] = {}
+        accounts = self._accounts()
+        chooser = Chooser(self._rule)
+        step = 0
+        owners: set[str] = set()
+        while count := chooser.wanted():
+            own = self._comparison.pool.offers(count)
+            self._gather(step, count, own)
+            current = {team: offer.proposals for team, offer in self._offers.items() if offer.step == step}
+            picks = chooser.choose(chain(own, *current.values()))
+            if not picks:
                 break
-            if best.score <= self._section.min_gain:
-                saturated = True
+            self._talk.tell_all("picks", picks)
+            self._accept(picks)
+            self._comparison.progress("picking", len(chooser.picks), self._rule.max_sel)
+            ids = {pick.frame_id for pick in picks}
+            owners |= {team for team, some in current.items() if ids & {item.frame_id for item in some}}
+            step += 1
+        self._talk.tell_all(STOP)
+        return tuple(self._picked), self._report(chooser, accounts, self._absent - owners)
+
+    def _accounts(self) -> list[Account]:
+        """What all teams that take part tell of their candidates; the others are absent."""
+        accounts = {"": self._account()}
+        deadline = time.monotonic() + self._patience
+        while len(accounts) <= len(self._talk.others):
+            found = self._talk.wait("account", deadline - time.monotonic())
+            if found is None:
                 break
-            environments = best.descriptors
-            self._tell(order, others, ("pick", best.frame_id, environments, float(best.score)))
-            gains.append(float(best.score))
-            owners.add(owner)
-            picked += self._accept(pool, by_id, best.frame_id, environments, gains[-1])
-        self._tell(order, others, ("stop",))
-        report = m.SelectReport(n_candidates, dict(dropped), tuple(gains), saturated, tuple(sorted(absent - owners)))
-        return tuple(picked), report
+            accounts[found[0]] = found[1]
+        self._absent |= self._talk.others.keys() - accounts.keys()
+        return list(accounts.values())
 
-    def _follow(self, order: m.Select, pool: Pool, by_id: dict[str, Record], dropped: Counter):
-        root = next(iter(order.participants.values()))
-        picked: list[Record] = []
-        for step in range(order.max_sel + 1):
-            offer = {"team": self._team, "step": step, "proposal": pool.best()}
-            if step == 0:
-                offer |= {"candidates": len(by_id), "dropped": dict(dropped)}
-            self._peers.send(root, m.PeerMessage(self._name(order), "offer", offer))
-            verdict = self._next(order, "verdict", 2 * self._section.patience)
-            if verdict is None:
-                raise TaskError(f"no word from the root of the selection within {2 * self._section.patience} s")
-            if verdict[0] == "stop":
-                break
-            _, frame_id, environments, gain = verdict
-            picked += self._accept(pool, by_id, frame_id, environments, gain)
-        return tuple(picked), None
+    def _gather(self, step: int, wanted: int, own: Sequence[Proposal]) -> None:
+        """Wait for the offers that could matter at this step."""
+        deadline = time.monotonic() + self._patience
+        while missing := self._missing(step, wanted, own):
+            found = self._talk.wait("offer", deadline - time.monotonic())
+            if found is None:
+                self._absent |= set(missing)
+            elif found[0] not in self._absent:
+                self._offers[found[0]] = found[1]
 
-    def _accept(self, pool: Pool, by_id: dict[str, Record], frame_id: str, environments, gain) -> Iterator[Record]:
-        record = by_id.get(frame_id)
-        if record is not None:
-            pool.remove(frame_id)
-            yield record.with_origin(novelty=gain)
-        pool.add_reference(environments)
+    def _missing(self, step: int, wanted: int, own: Sequence[Proposal]) -> list[str]:
+        """Teams that could still have a better offer than the best ``wanted`` that are here."""
+        current = [offer.proposals for offer in self._offers.values() if offer.step == step]
+        best = sorted(proposal.rank for proposal in chain(own, *current))[:wanted]
+        bound = best[-1] if len(best) == wanted else None
+        return [team for team in self._talk.others if team not in self._absent and self._awaited(team, step, bound)]
 
-    def _gather(self, order: m.Select, step: int, teams: list[str]) -> dict[str, dict]:
-        """The others' offers of this step; a team that is not heard of in time is left out."""
-        deadline = time.monotonic() + self._section.patience
-        offers: dict[str, dict] = {}
-        while len(offers) < len(teams):
-            offer = self._next(order, "offer", deadline - time.monotonic())
-            if offer is None:
-                break
-            if offer["team"] in teams and offer["step"] == step:
-                offers[offer["team"]] = offer
-        return offers
+    def _awaited(self, team: str, step: int, bound: tuple | None) -> bool:
+        offer = self._offers.get(team)
+        if offer is None:
+            return True
+        if offer.step == step or not offer.proposals:
+            return False
+        drawn = self._rule.first_by_chance and step == 1  # a lot is no bound of a novelty
+        return drawn or bound is None or offer.proposals[0].rank < bound
 
-    def _tell(self, order: m.Select, others: dict[str, int], verdict: tuple) -> None:
-        for rank in others.values():
-            self._peers.send(rank, m.PeerMessage(self._name(order), "verdict", verdict))
+    def _report(self, chooser: Chooser, accounts: list[Account], absent: set[str]) -> m.SelectReport:
+        dropped: Counter[str] = Counter()
+        for account in accounts:
+            dropped.update(account.dropped)
+        return m.SelectReport(
+            n_candidates=sum(account.candidates for account in accounts),
+            filtered=dict(dropped),
+            gains=tuple(pick.score for pick in chooser.picks),
+            picked=tuple(pick.frame_id for pick in chooser.picks),
+            saturated=chooser.saturated,
+            absent=tuple(sorted(absent)),
+            bandwidth=self._comparison.bandwidth,
+            warning=self._comparison.warning,
+            census=None if self._comparison.census is None else self._census(chooser, accounts),
+        )
 
-    def _next(self, order: m.Select, kind: str, timeout: float):
-        """The next message of this selection; those of an older one are dropped."""
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            found = self._peers.receive(left)
-            if found is not None and found[1].order_id == self._name(order) and found[1].kind == kind:
-                return found[1].content
-        return None
-
-    @staticmethod
-    def _name(order: m.Select) -> str:
-        """The same for all participants: order ids end in the team's name."""
-        return order.order_id.rsplit("/", 1)[0]
-
-
-def _filtered(candidates: list[Record], reasons: Filter) -> tuple[list[Record], Counter]:
-    kept, dropped = [], Counter()
-    for record in candidates:
-        reason = reasons.reason(record)
-        if reason is None:
-            kept.append(record)
-        else:
-            dropped[reason.split(":")[0]] += 1
-    return kept, dropped
-
-
+    def _census(self, chooser: Chooser, accounts: list[Account]) -> m.Census:
+        totals = [self._comparison.census.total()]
+        while len(totals) < len(accounts):
+            found = self._talk.wait("total", self._patience)
+            if found is None:
+                raise Absent("a team", "account of its entropy", self._patience)
+            totals.append(found[1])
+        return m.Census(
+            before=entropy_of([account.total for account in accounts]),
+            after=entropy_of(totals),
+            novelty=dict(ChainMap(*(dict(account.novelty) for account in accounts))),
+        )

@@ -8,9 +8,14 @@ from ..data import Frame, Record
 from .messages import ModelRef
 from .metrics import ErrorTable
 
-IMPORT, LABEL, TRAIN, EXPLORE, SELECT, EVALUATE, DONE = (
-    "import", "label", "train", "explore", "select", "evaluate", "done",
+IMPORT, LABEL, TRAIN, EXPLORE, SELECT, EVALUATE, PROBE, DONE = (
+    "import", "label", "train", "explore", "select", "evaluate", "probe", "done",
 )  # fmt: skip
+
+
+def teacher_level(teacher: ModelRef) -> str:
+    """The level of theory of a teacher's labels."""
+    return f"teacher-{teacher.digest[:16]}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ class RunState:
     phase: str = IMPORT
     round: int = 0
     type_map: tuple[str, ...] = ()
+    species: tuple[int, ...] = ()  # atomic numbers in the systems and the given frames
     models: tuple[ModelRef, ...] = ()
+    teacher: ModelRef | None = None  # distillation: what drives the dynamics and labels; ``models`` are students
     replicas: tuple[Replica, ...] = ()
     explored: tuple[str, ...] = ()  # replicas done in this round
     picked: tuple[Record, ...] = ()  # picks that have come in while the selection is on
@@ -66,19 +73,39 @@ class RunState:
     history: tuple[RoundRecord, ...] = ()
     pretrained: ErrorTable | None = None  # on the held-out frames
     finetuned: ErrorTable | None = None
+    production: Mapping[str, Any] = field(default_factory=dict)  # of a student: plain values, as in results.json
     ended: str = ""  # why the run is over
     given: int = 0  # labels the user brought along
     elapsed: float = 0.0  # seconds, over all jobs of the run
+    core_hours: float = 0.0  # ranks x threads x hours, over all jobs of the run
     progress: int = 0  # grows with every finished task
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
+    durations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # last measured, by kind (see forecast)
     # below: this job only, not in the checkpoint
     failure: str = ""  # why it cannot go on
     running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
     lost: frozenset[str] = frozenset()  # teams given up
+    late: frozenset[str] = frozenset()  # teams the selections of this round go without
+    attempt: int = 0  # selections of this round that did not come about
+    reported: bool = False  # the root of the selection has told its outcome
 
     @property
     def model(self) -> ModelRef:
         return self.models[-1]
+
+    @property
+    def driver(self) -> ModelRef:
+        """The model that explores."""
+        return self.teacher or self.model
+
+    @property
+    def student(self) -> ModelRef | None:
+        """The newest student, if this is a distillation and there is one."""
+        return self.models[-1] if self.teacher and self.models else None
+
+    def level(self, first_principles: str) -> str:
+        """The level of theory of the labels being made: the teacher's, or the hash of that of [label]."""
+        return teacher_level(self.teacher) if self.teacher else first_principles
 
     @property
     def current(self) -> RoundRecord:

@@ -16,7 +16,6 @@ from ..store.store import Store
 from .converge import CONVERGED, MEANING, SATURATED, has_criteria
 from .coordinator import Coordinator
 from .folder import RunFolder
-from .metrics import Errors
 from .plots import draw
 from .state import RunState
 
@@ -41,12 +40,13 @@ def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
         "verdict": verdict(config, state),
         "rounds": [asdict(item) for item in state.history],
         "labels": len(store),
-        "rejected": len(store.rejected()),
+        "rejected": store.n_rejected,
         "train": len(state.train_ids),
         "validation": len(state.validation_ids),
         "held_out": len(state.test_ids),
         "pretrained": state.pretrained and asdict(state.pretrained),
         "finetuned": state.finetuned and asdict(state.finetuned),
+        "production": dict(state.production),
         "seconds": dict(state.seconds),
         "model": state.model.digest,
     }
@@ -57,7 +57,7 @@ def _usage(coordinator: Coordinator) -> dict[str, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "peak_megabytes": usage.ru_maxrss / 1024,
-        "core_share": (usage.ru_utime + usage.ru_stime) / coordinator.seconds(),
+        "core_share": (usage.ru_utime + usage.ru_stime) / coordinator.books.seconds(),
     }
 
 
@@ -88,6 +88,8 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
         console.print(_errors(state))
     else:
         console.print("No frame was held out (test.holdout), so there is no error on unseen frames to show.")
+    for line in _production(state):
+        console.print(line, markup=False)
     spent = ", ".join(f"{role} {seconds:.0f} s" for role, seconds in sorted(state.seconds.items()))
     console.print(f"busy time by role: {spent}; {state.elapsed:.0f} s in all")
     console.print(verdict(config, state), style="bold", markup=False)
@@ -127,26 +129,44 @@ def _rounds(state: RunState) -> Table:
 
 def _errors(state: RunState) -> Table:
     before, after = state.pretrained, state.finetuned
-    n_frames = after.total.n_frames
-    table = Table(title=f"RMSE on {n_frames} held-out frames, which no training saw", title_justify="left")
-    for name, justify in (("", "left"), ("pre-trained", "right"), ("fine-tuned", "right"), ("ratio", "right")):
-        table.add_column(name, justify=justify)
+    table = Table(title=f"RMSE on {after.total.n_frames} held-out frames, which no training saw", title_justify="left")
+    table.add_column("")
+    for name in ("pre-trained", "fine-tuned", "ratio") if before else ("student vs teacher",):
+        table.add_column(name, justify="right")
     for label, name, scale in (
         ("force, eV/Å", "force", 1),
         ("energy, meV/atom", "energy", 1000),
         ("virial, meV/atom", "virial", 1000),
     ):
-        table.add_row(label, *_pair(before.total, after.total, name, scale))
-    for system in after.systems if len(after.systems) > 1 else ():
-        cells = _pair(before.systems[system], after.systems[system], "force", 1)
-        table.add_row(f"force of {system}, eV/Å", *cells)
-    for element in after.elements if len(after.elements) > 1 else ():
-        old, new = before.elements[element], after.elements[element]
-        table.add_row(f"force on {element}, eV/Å", f"{old:.3f}", f"{new:.3f}", f"{old / new:.1f}")
+        _row(table, label, getattr(after.total, name), before and getattr(before.total, name), scale)
+    for system, errors in after.systems.items() if len(after.systems) > 1 else ():
+        _row(table, f"force of {system}, eV/Å", errors.force, before and before.systems[system].force)
+    for element, error in after.elements.items() if len(after.elements) > 1 else ():
+        _row(table, f"force on {element}, eV/Å", error, before and before.elements[element])
     return table
 
 
-def _pair(before: Errors, after: Errors, name: str, scale: float) -> tuple[str, str, str]:
-    old, new = scale * getattr(before, name), scale * getattr(after, name)
+def _row(table: Table, label: str, after: float, before: float | None, scale: float = 1) -> None:
     digits = 3 if scale == 1 else 1
-    return f"{old:.{digits}f}", f"{new:.{digits}f}", f"{old / new:.1f}" if new else "-"
+    old = [] if before is None else [f"{scale * before:.{digits}f}"]
+    ratio = [] if before is None else [f"{before / after:.1f}" if after else "-"]
+    table.add_row(label, *old, f"{scale * after:.{digits}f}", *ratio)
+
+
+def _production(state: RunState) -> list[str]:
+    """What is known of a student's model for production."""
+    found = state.production
+    if not found:
+        return []
+    lines = [f"model for production: {found['product']}"]
+    if "atoms" in found:
+        teacher, student = found["teacher_speed"], found["student_speed"]
+        lines.append(
+            f"speed in LAMMPS, {found['atoms']} atoms: teacher {teacher:.3g}, student {student:.3g} steps/s:"
+            f" {student / teacher:.1f} times"
+        )
+    if found.get("stable"):
+        lines.append(f"constant-energy dynamics is stable: drift {found['drift']:.2g} meV/atom/ps")
+    elif "stable" in found:
+        lines.append(f"constant-energy dynamics is NOT stable: {found['reason']}")
+    return lines

@@ -8,15 +8,19 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
+from ase.data import chemical_symbols
+
 from ..config import Config
-from ..data import Record
+from ..data import Frame, Label, Record
 from ..engines.base import TrainResult, TrainTask
 from ..engines.registry import make_trainer
 from ..engines.train.team import by_leader, leads
 from . import messages as m
 from .folder import RunFolder
-from .preflight import model_facts
+from .preflight import model_facts, student_problems
 
+COMPARED = 20
+"""Frames on which a compressed model is compared with the plain one."""
 KEPT = ("train.log", "lcurve.out")
 """What stays of a round's scratch folder; its models are published, its frames are in the store."""
 
@@ -35,7 +39,8 @@ class TrainerProgram:
         from ..engines.train.settings import check_deepmd_input
 
         problems, type_map = model_facts(self._config.model)
-        return m.Ready(team, (*problems, *check_deepmd_input(self._config.train)), type_map)
+        problems += check_deepmd_input(self._config.train) + student_problems(self._config)
+        return m.Ready(team, tuple(problems), type_map)
 
     @singledispatchmethod
     def handle(self, order: m.Order) -> m.Answer:
@@ -63,19 +68,36 @@ class TrainerProgram:
         self._keep(order.records)
         frames = [record.frame for record in self._named(order.test_ids)]
         started, train = time.monotonic(), self._named(order.train_ids)
-        parent = self._folder.checkpoint(order.parent.digest)
+        before = [] if order.parent is None else self._aligned(order.parent, train, frames)
+        after = self._engine.predict(self._folder.checkpoint(order.final.digest), frames)
+        product = self._produce(order.final, train) if self._config.student else ""
+        seconds = time.monotonic() - started
+        return m.Evaluated(order.order_id, seconds, order.test_ids, tuple(before), tuple(after), product)
+
+    def _aligned(self, model: m.ModelRef, train: tuple[Record, ...], frames: list[Frame]) -> list[Label]:
+        """Predictions of a model whose energy bias is fitted to the training frames, if there are any."""
+        checkpoint = self._folder.checkpoint(model.digest)
         with self._scratch("pretrained-aligned") as directory:
             if train:
-                parent = self._engine.align(parent, train, directory).checkpoint
-            before = self._engine.predict(parent, frames)
-        after = self._engine.predict(self._folder.checkpoint(order.final.digest), frames)
-        seconds = time.monotonic() - started
-        return m.Evaluated(order.order_id, seconds, order.test_ids, tuple(before), tuple(after))
+                checkpoint = self._engine.align(checkpoint, train, directory).checkpoint
+            return self._engine.predict(checkpoint, frames)
+
+    def _produce(self, model: m.ModelRef, train: tuple[Record, ...]) -> str:
+        """Publish the model for production; says whether it is compressed."""
+        frames = [record.frame for record in train[-COMPARED:]]
+        with self._scratch("production") as directory:
+            checkpoint, compress = self._folder.checkpoint(model.digest), self._config.student.compress
+            product = self._engine.produce(checkpoint, frames, directory, compress)
+            by_leader(self._comm, lambda: self._folder.keep_product(model.digest, product.frozen))
+        if not product.compressed:
+            return f"not compressed: {product.reason or 'student.compress = false'}"
+        return f"compressed, which changes forces by at most {product.force_change:.1e} eV/Å"
 
     def _task(self, order: m.Train, directory: Path) -> TrainTask:
         return TrainTask(
             round=order.round,
-            parent=self._folder.checkpoint(order.parent.digest),
+            parent=None if order.parent is None else self._folder.checkpoint(order.parent.digest),
+            model=self._student(order.species),
             first=order.first,
             old=self._named(order.old_ids),
             new=self._named(order.new_ids),
@@ -84,6 +106,13 @@ class TrainerProgram:
             seed=order.seed,
             directory=directory,
         )
+
+    def _student(self, species: tuple[int, ...]) -> dict[str, Any] | None:
+        """deepmd's model section of the student; None in a fine-tuning."""
+        from ..engines.train.student import student_model
+
+        section = self._config.student
+        return None if section is None else student_model(section, tuple(chemical_symbols[z] for z in species))
 
     @contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:

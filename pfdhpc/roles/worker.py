@@ -81,8 +81,8 @@ def rest(channel: Channel) -> int:
     return order.code
 
 
-def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel) -> Program:
-    """The program of a team's role."""
+def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel, spawner: Any = None) -> Program:
+    """The program of a team's role. ``spawner`` starts child processes, where the input wants them."""
     if team.role == "trainer":
         from .trainer import TrainerProgram
 
@@ -90,7 +90,7 @@ def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel
     if team.role == "explorer":
         from .explorer import ExplorerProgram
 
-        return ExplorerProgram(config, folder, team.name, peers)
+        return ExplorerProgram(config, folder, team.name, peers, spawner)
     from .labeler import LabelerProgram
 
-    return LabelerProgram(config, comm)
+    return LabelerProgram(config, comm, spawner)

@@ -11,12 +11,17 @@ from ..data.geometry import near_pairs
 
 
 class Filter:
-    """``starts`` gives the volume per atom (Å³) of each system's start structure."""
+    """``starts`` gives the volume per atom (Å³) of each system's start structure.
 
-    def __init__(self, section: FilterSection, starts: Mapping[str, float]):
-        self._section, self._starts = section, starts
+    ``band`` is the committee's force deviation (eV/Å) within which a frame is a candidate: those below
+    are accurate already, those above have failed (DP-GEN's sets). A frame without a deviation passes.
+    """
+
+    def __init__(self, section: FilterSection, starts: Mapping[str, float], band: tuple[float, float] = (0.0, np.inf)):
+        self._section, self._starts, self._band = section, starts, band
         self._checks = (
             self._not_finite,
+            self._deviation,
             self._force,
             self._shape,
             self._volume,
@@ -33,6 +38,14 @@ class Filter:
             return "not finite: positions or cell"
         if prediction is not None and not prediction.is_finite():
             return "not finite: predicted energy, forces or virial"
+        return None
+
+    def _deviation(self, record: Record) -> str | None:
+        deviation, (low, high) = record.origin.deviation, self._band
+        if deviation < low:
+            return f"accurate: committee deviation {deviation:.3f} eV/Å is below {low:g}"
+        if deviation > high:
+            return f"failed: committee deviation {deviation:.3f} eV/Å is above {high:g}"
         return None
 
     def _force(self, record: Record) -> str | None:

@@ -1,121 +1,282 @@
-"""Redundancy-aware greedy selection: one frame at a time, the one that adds most to what is known.
+"""Redundancy-aware selection: the frames that add most to what is known, whoever holds them.
 
-The candidates may be spread over any number of pools (one per rank). Each pick is a reduction of
-the pools' proposals with :func:`better`; then every pool adds the picked environments to its
-reference. A frame's score depends on that frame and the reference alone, so that the picks are
-the same for any distribution.
+The candidates may be spread over any number of pools (one per rank). In each step every pool offers its
+best, a :class:`Chooser` takes the best of those, and every pool learns the picked environments. A score
+depends on its frame and the reference alone, kernel sums are kept and only added to, in one order: the
+picks are the same for any distribution. Novelty only falls as the reference grows, so that a pool brings
+a candidate up to date when it may be the best one, and not before.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from heapq import heapify, heappop, heappush
+from typing import Literal
 
 import numpy as np
 
-from .entropy import entropy, log_kernel_sums
+from .entropy import Environments
+
+TOLERANCE = 1e-9
+"""Nats; less is rounding."""
+NEGLIGIBLE = np.log(1e-14)
+"""A block or a pick that adds a smaller share than this to every kernel sum of a candidate is left out."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to pick: see the keys of :class:`pfdhpc.config.select.SelectSection` with the same names.
+
+    ``chunk`` frames are picked at a time, blind to each other; ``overshoot`` lets the last chunk be a whole
+    one. ``min_gain`` None: nothing but ``max_sel`` ends the selection. ``first_by_chance``: without a
+    reference the first chunk is drawn by lot, with ``seed``.
+    """
+
+    max_sel: int
+    min_gain: float | None = 0.0
+    score: Literal["neutral", "sum", "random"] = "neutral"
+    chunk: int = 1
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    overshoot: bool = False
+    first_by_chance: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """The best frame of a pool: what it adds in nats, and its environments (n, 2k - 1) in 1/Å.
+    """A candidate as its pool offers it: what it adds in nats, and its environments (n, d) in 1/Å.
 
-    ``spread`` is the frame's own entropy, which decides where all scores are infinite.
+    ``spread`` is the frame's own entropy, which decides where all scores are infinite; ``order`` decides
+    between equal scores before the id does.
     """
 
     score: float
     frame_id: str
     descriptors: np.ndarray
+    system: str = ""
     spread: float = 0.0
+    order: int = 0
 
     @property
-    def rank(self) -> tuple[float, float, str]:
-        """Sorts proposals, best first: scores equal to 9 digits count as equal, then the smaller id wins."""
-        return -_rounded(self.score), -_rounded(self.spread), self.frame_id
+    def rank(self) -> tuple[float, float, int, str]:
+        """Sorts proposals, best first; scores equal to 9 digits count as equal."""
+        return _rank(self)
+
+
+class Box:
+    """Bounds of some environments (n, d), which tell how much they can matter to others."""
+
+    def __init__(self, descriptors: np.ndarray):
+        self._low, self._high = descriptors.min(axis=0, initial=np.inf), descriptors.max(axis=0, initial=-np.inf)
+        self._log_count = np.log(max(len(descriptors), 1))
+
+    def log_bound(self, other: "Box", h: float) -> float:
+        """ln of what all of ``other`` add to p of any of these environments, at most."""
+        gaps = np.maximum(self._low - other._high, other._low - self._high).clip(0.0)
+        return other._log_count - float(gaps @ gaps) / (2 * h * h)
 
 
 @dataclass(eq=False)
-class _Candidate:
-    descriptors: np.ndarray
-    log_sums: np.ndarray  # ln p of each environment against the reference
-    spread: float
+class Candidate:
+    """A frame of a pool. ``log_sums`` (n,) is ln p of its environments against the reference and ``seen`` picks.
 
-    def score(self) -> float:
-        """Mean of the average and the largest δH over the atoms, nats.
+    ``by_reference`` is ln p against the reference alone.
+    """
 
-        A cell twice as large with the same environments has the same score; one new environment
-        in a large known cell still counts.
-        """
-        gains = -self.log_sums
-        return float((gains.mean() + gains.max()) / 2)
+    frame_id: str
+    environments: Environments
+    box: Box
+    system: str
+    order: int
+    log_sums: np.ndarray
+    by_reference: np.ndarray | None = None
+    seen: int = 0
+    spread: float = 0.0
+    score: float = np.inf
+
+    def proposal(self) -> Proposal:
+        return Proposal(self.score, self.frame_id, self.environments.descriptors, self.system, self.spread, self.order)
+
+    @property
+    def rank(self) -> tuple[float, float, int, str]:
+        return _rank(self)
 
 
 class Pool:
-    """Candidate frames of one rank and the reference all ranks share. ``h`` is the bandwidth, 1/Å.
+    """Candidates of one rank, and what they have been compared with. ``h`` is the bandwidth, 1/Å.
 
-    While the reference is empty every frame is infinitely new (score inf); then the frame with the
-    largest entropy of its own is the best one.
+    First :meth:`add` all candidates, then :meth:`observe` the blocks of the reference in order, then
+    :meth:`offers` and :meth:`accept` in turn. While the reference is empty every frame is infinitely
+    new; then the frame with the largest entropy of its own is the best one.
     """
 
-    def __init__(self, h: float):
-        self._h = h
-        self._reference: list[np.ndarray] = []
-        self._candidates: dict[str, _Candidate] = {}
+    def __init__(self, rule: Rule, h: float, device: str = "cpu"):
+        self._rule, self._h, self._device = rule, h, device
+        self._candidates: dict[str, Candidate] = {}
+        self._picks: list[tuple[Environments, Box]] = []
+        self._taken: Counter[str] = Counter()
+        self._heap: list[tuple] | None = None
+        self._any_reference = False
 
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def add(self, frame_id: str, descriptors: np.ndarray) -> None:
+    def add(self, frame_id: str, descriptors: np.ndarray, system: str = "", order: int = 0) -> None:
         """Make a frame a candidate; one that is there already is left as it is."""
-        if frame_id in self._candidates:
+        if frame_id not in self._candidates:
+            nothing = np.full(len(descriptors), -np.inf)
+            environments = Environments(descriptors, self._h, self._device)
+            self._candidates[frame_id] = Candidate(frame_id, environments, Box(descriptors), system, order, nothing)
+
+    def observe(self, reference: Environments, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Compare all candidates with a block of the reference; calls ``meanwhile`` after each."""
+        if len(reference) == 0:
             return
-        log_sums = np.full(len(descriptors), -np.inf)
-        for known in self._reference:
-            log_sums = np.logaddexp(log_sums, log_kernel_sums(descriptors, known, self._h))
-        self._candidates[frame_id] = _Candidate(descriptors, log_sums, entropy(descriptors, self._h))
-
-    def add_reference(self, descriptors: np.ndarray) -> None:
-        """Environments (m, 2k - 1) known from now on; every pool gets the same, in the same order."""
-        self._reference.append(descriptors)
+        self._any_reference = True
+        box = Box(reference.descriptors)
         for candidate in self._candidates.values():
-            new = log_kernel_sums(candidate.descriptors, descriptors, self._h)
-            candidate.log_sums = np.logaddexp(candidate.log_sums, new)
+            self._compare(candidate, reference, box)
+            meanwhile()
 
-    def best(self) -> Proposal | None:
-        """The candidate that adds most; None when there is none."""
-        proposals = (
-            Proposal(item.score(), frame_id, item.descriptors, item.spread)
-            for frame_id, item in self._candidates.items()
-        )
-        return min(proposals, key=lambda proposal: proposal.rank, default=None)
+    def offers(self, count: int) -> list[Proposal]:
+        """The best ``count`` candidates, fewer where there are not so many; they stay in the pool."""
+        if self._heap is None:
+            self._start()
+        best: list[Candidate] = []
+        while self._heap and len(best) < count:
+            candidate = self._candidates.get(heappop(self._heap)[-1])
+            if candidate is None or self._closed(candidate):
+                continue
+            if candidate.seen == len(self._picks):
+                best.append(candidate)
+            else:
+                self._update(candidate)
+                heappush(self._heap, candidate.rank)
+        for candidate in best:
+            heappush(self._heap, candidate.rank)
+        return [candidate.proposal() for candidate in best]
 
-    def remove(self, frame_id: str) -> None:
-        """Take a frame out, if this pool has it."""
-        self._candidates.pop(frame_id, None)
+    def accept(self, picks: Sequence[Proposal]) -> list[Candidate]:
+        """Count picks as known; those that are in the pool leave it and are returned."""
+        if self._by_lot():
+            self._heap = None  # from now on it is novelty that counts
+        ours = [self._candidates.pop(pick.frame_id) for pick in picks if pick.frame_id in self._candidates]
+        for pick in picks:
+            self._taken[pick.system] += 1
+            self._picks.append((Environments(pick.descriptors, self._h, self._device), Box(pick.descriptors)))
+        return ours
+
+    def novelty(self) -> dict[str, float]:
+        """What each candidate adds to the reference in nats, by frame id; before the first pick."""
+        score = SCORES.get(self._rule.score, neutral)
+        return {frame_id: score(-candidate.log_sums) for frame_id, candidate in self._candidates.items()}
+
+    def _start(self) -> None:
+        for candidate in self._candidates.values():
+            candidate.by_reference = candidate.log_sums
+            if not self._any_reference and self._rule.score != "random":
+                candidate.spread = _entropy(candidate.environments)
+            self._rate(candidate)
+        self._heap = [candidate.rank for candidate in self._candidates.values()]
+        heapify(self._heap)
+
+    def _update(self, candidate: Candidate) -> None:
+        """Add the picks it has not been compared with, one by one in their order."""
+        for environments, box in self._picks[candidate.seen :]:
+            self._compare(candidate, environments, box)
+        candidate.seen = len(self._picks)
+        self._rate(candidate)
+
+    def _compare(self, candidate: Candidate, known: Environments, box: Box) -> None:
+        if candidate.box.log_bound(box, self._h) >= candidate.log_sums.min(initial=np.inf) + NEGLIGIBLE:
+            candidate.log_sums = np.logaddexp(candidate.log_sums, candidate.environments.log_sums(known))
+
+    def _rate(self, candidate: Candidate) -> None:
+        if self._by_lot():
+            candidate.score = _lot(candidate.frame_id, self._rule.seed)
+        else:
+            candidate.score = SCORES[self._rule.score](-candidate.log_sums)
+
+    def _by_lot(self) -> bool:
+        first = self._rule.first_by_chance and not self._any_reference and not self._picks
+        return first or self._rule.score == "random"
+
+    def _closed(self, candidate: Candidate) -> bool:
+        quota = self._rule.quotas.get(candidate.system)
+        return quota is not None and self._taken[candidate.system] >= quota
 
 
-def better(one: Proposal | None, other: Proposal | None) -> Proposal | None:
-    """The better of two proposals, None being none: associative, so a reduction may take any order."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other, key=lambda proposal: proposal.rank)
+class Chooser:
+    """Decides which of the pools' offers are picked; ``picks`` and ``saturated`` are the outcome."""
+
+    def __init__(self, rule: Rule):
+        self._rule = rule
+        self._taken: Counter[str] = Counter()
+        self.picks: list[Proposal] = []
+        self.saturated = False
+
+    def wanted(self) -> int:
+        """How many offers to ask every pool for; 0 when the selection is over."""
+        left = self._rule.max_sel - len(self.picks)
+        if self.saturated or left <= 0:
+            return 0
+        return self._rule.chunk if self._rule.overshoot else min(self._rule.chunk, left)
+
+    def choose(self, offers: Iterable[Proposal]) -> list[Proposal]:
+        """The picks of this step, best first; none when the offers hold nothing more to pick."""
+        wanted = self.wanted()
+        step: list[Proposal] = []
+        for offer in sorted({offer.frame_id: offer for offer in offers}.values(), key=_rank):
+            if len(step) == wanted:
+                break
+            if self._rule.min_gain is not None and offer.score <= self._rule.min_gain + TOLERANCE:
+                self.saturated = True
+                break
+            if self._taken[offer.system] < self._rule.quotas.get(offer.system, np.inf):
+                self._taken[offer.system] += 1
+                step.append(offer)
+        self.picks += step
+        return step
 
 
-def greedy(pool: Pool, max_sel: int, min_gain: float) -> tuple[list[Proposal], bool]:
-    """Pick up to ``max_sel`` frames of one pool, which loses them and gains their environments.
-
-    Returns the picks, and True when they ended because no frame left adds more than ``min_gain``
-    nats: the pool is saturated.
-    """
-    picked: list[Proposal] = []
-    while len(picked) < max_sel:
-        best = pool.best()
-        if best is None:
+def pick(pool: Pool, rule: Rule) -> Chooser:
+    """The whole selection from one pool, which loses the picks; the outcome is in the :class:`Chooser`."""
+    chooser = Chooser(rule)
+    while count := chooser.wanted():
+        step = chooser.choose(pool.offers(count))
+        if not step:
             break
-        if best.score <= min_gain:
-            return picked, True
-        pool.remove(best.frame_id)
-        pool.add_reference(best.descriptors)
-        picked.append(best)
-    return picked, False
+        pool.accept(step)
+    return chooser
+
+
+def neutral(gains: np.ndarray) -> float:
+    """Mean of the average and the largest δH over the atoms, nats.
+
+    A cell twice as large with the same environments has the same score; one new environment in a
+    large known cell still counts.
+    """
+    return float((gains.mean() + gains.max()) / 2)
+
+
+SCORES: dict[str, Callable[[np.ndarray], float]] = {"neutral": neutral, "sum": lambda gains: float(gains.sum())}
+"""From δH (n,) of a frame's atoms to the score of the frame; none rises when an element falls."""
+
+
+def _rank(item: Proposal | Candidate) -> tuple[float, float, int, str]:
+    return -_rounded(item.score), -_rounded(item.spread), item.order, item.frame_id
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.8e}")
+
+
+def _lot(frame_id: str, seed: int) -> float:
+    """A number in [0, 1) by which frames are drawn at random."""
+    digest = blake2b(f"{seed}/{frame_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _entropy(environments: Environments) -> float:
+    return float(np.log(len(environments)) - environments.log_sums(environments).mean())

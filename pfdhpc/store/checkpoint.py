@@ -10,11 +10,13 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .container import Damaged, open_folder, read_hdf5, write_hdf5
+from .container import Damaged, open_folder, read_dataset, read_hdf5, upgraded, write_hdf5
 
 log = logging.getLogger(__name__)
 
 KIND = "checkpoint"
+STEPS = {1: lambda tree: tree}
+"""From the trees of each older format version to those of the next."""
 
 
 def save_checkpoint(directory: Path, state: Mapping[str, Any], keep: int = 3) -> Path:
@@ -49,7 +51,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     paths = checkpoint_paths(Path(directory))
     for path in reversed(paths):
         try:
-            return _load(path)
+            return read_checkpoint(path)
         except Damaged as error:
             log.warning("%s; going back to the checkpoint before", error)
     if paths:
@@ -62,12 +64,22 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
 
 def checkpoint_paths(directory: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
-    return sorted(directory.glob("checkpoint-*.h5"), key=_number)
+    paths = directory.glob("checkpoint-*.h5")
+    return sorted((path for path in paths if path.stem.removeprefix("checkpoint-").isdigit()), key=_number)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    with read_hdf5(path, KIND) as file:
-        return _decode(json.loads(file["tree"].asstr()[()]), file["blobs"][:].tobytes())
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in one file: plain values and numbers, whoever wrote it. Raises Damaged, StoreError."""
+    file, version = read_hdf5(path, KIND)
+    with file:
+        try:
+            tree = json.loads(read_dataset(file, "tree", ()).item())
+            tree = _decode(tree, read_dataset(file, "blobs").tobytes())
+        except Damaged:
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+            raise Damaged(f"{path}: not laid out as a checkpoint is: {error}") from None
+    return upgraded(tree, version, STEPS)
 
 
 def _encode(value: Any, blobs: bytearray) -> Any:

@@ -8,15 +8,19 @@ reads the rest.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 from ..errors import StoreError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 added ``checksum`` to the rows of frames; readers of a kind keep a step from each older version."""
 UNFINISHED = ".unfinished"
 """Ending of temporary names; such a file is what a killed job left and may be removed."""
 
@@ -41,35 +45,57 @@ def write_hdf5(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None
     publish(path, header.ljust(_HEADER, b"\0") + image)
 
 
-def read_hdf5(path: Path, kind: str) -> h5py.File:
-    """Open a file of :func:`write_hdf5` from memory; nothing on the disk stays open.
+def read_hdf5(path: Path, kind: str) -> tuple[h5py.File, int]:
+    """Open a file of :func:`write_hdf5` from memory, with its format version; nothing on the disk stays open.
 
-    Raises Damaged when the checksum differs, StoreError when the file cannot be read or a newer
-    program wrote it, FileNotFoundError.
+    Nothing is read of a file whose checksum does not fit. Raises Damaged, StoreError when the file cannot be
+    read or a newer program wrote it, FileNotFoundError.
     """
-    try:
+    with _reading(path):
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
-    words = content[:_HEADER].rstrip(b"\0").decode("ascii", "replace").split()
-    if len(words) != 4 or words[:2] != ["pfdhpc", kind] or not words[2].isdigit():
-        raise Damaged(f"{path}: not a pfdhpc {kind} file, or its beginning is damaged")
-    if int(words[2]) > FORMAT_VERSION:
-        raise StoreError(
-            f"{path}: written in format {words[2]}, this pfdhpc reads up to {FORMAT_VERSION}; use the newer pfdhpc"
-        )
-    if words[3] != _checksum(content[_HEADER:]):
+    version, checksum = _parse(path, kind, content[:_HEADER])
+    if checksum != _checksum(content[_HEADER:]):
         raise Damaged(f"{path}: damaged, its checksum does not fit its content")
-    return h5py.File(h5py.h5f.open_file_image(content))
+    return h5py.File(h5py.h5f.open_file_image(content)), version
+
+
+def open_hdf5(path: Path, kind: str) -> tuple[h5py.File, int]:
+    """The same on the disk, to read little of it: its checksum is not looked at."""
+    with _reading(path):
+        with open(path, "rb") as handle:
+            version, _ = _parse(path, kind, handle.read(_HEADER))
+        return h5py.File(path, "r", locking=False), version
+
+
+def upgraded(content: Any, version: int, steps: Mapping[int, Callable[[Any], Any]]) -> Any:
+    """What a file of an older version holds, in the form of the present one; ``steps[v]`` leads from v to v + 1."""
+    for number in range(version, FORMAT_VERSION):
+        content = steps[number](content)
+    return content
+
+
+def read_dataset(file: h5py.File, name: str, rows: slice | tuple[()] = slice(None)) -> np.ndarray:
+    """Numbers, or texts as bytes, of a dataset that lies in this file; the file may be anybody's.
+
+    Raises Damaged for anything else that HDF5 can put under a name (links to other files, references).
+    """
+    link = file.get(name, getlink=True)
+    dataset = file[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise Damaged(f"{file.filename}: {name} is not a dataset of this file")
+    if h5py.check_string_dtype(dataset.dtype):
+        texts = dataset[rows]
+        return np.array(texts if rows == () else list(texts), "S")
+    if dataset.dtype.kind not in "biuf":
+        raise Damaged(f"{file.filename}: {name} holds neither numbers nor text")
+    return dataset[rows]
 
 
 def publish(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, fsync, rename it into place, fsync the folder."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
     try:
-        with open(unfinished, "wb") as handle:
+        with open(unfinished, "wb", opener=_never_for_all) as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
@@ -96,12 +122,47 @@ def sync_folder(folder: Path) -> None:
 def open_folder(folder: Path) -> None:
     """Make a folder, and remove what writes that were cut short left in it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         for leftover in folder.glob(f".*{UNFINISHED}"):
             leftover.unlink()
         sync_folder(folder.parent)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror}; {_remedy(error)}") from error
+
+
+def _make(folder: Path) -> None:
+    """Whatever the umask, not writable for all."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(0o775, exist_ok=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, StoreError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path}: cannot be read: {reason}; check its permissions") from None
+
+
+def _parse(path: Path, kind: str, header: bytes) -> tuple[int, str]:
+    """Format version and checksum."""
+    words = header.rstrip(b"\0").decode("ascii", "replace").split()
+    if len(words) != 4 or words[:2] != ["pfdhpc", kind] or not words[2].isdigit() or not int(words[2]):
+        raise Damaged(f"{path}: not a pfdhpc {kind} file, or its beginning is damaged")
+    if int(words[2]) > FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: written in format {words[2]}, this pfdhpc reads up to {FORMAT_VERSION}; use the newer pfdhpc"
+        )
+    return int(words[2]), words[3]
+
+
+def _never_for_all(path: str, flags: int) -> int:
+    """Open with what the umask allows, but not writable for all."""
+    return os.open(path, flags, 0o664)
 
 
 def _checksum(content: bytes) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ..data import Record
+from ..data.io import labelled_atoms
 from ..errors import InputError, StoreError
 from .container import UNFINISHED
 
@@ -69,19 +69,15 @@ def _write_hdf5(records: Sequence[Record], path: Path) -> None:
 def _write_extxyz(records: Sequence[Record], path: Path) -> None:
     import ase.io  # loads every installed format plugin: only where it is needed
 
-    ase.io.write(path, [_labelled_atoms(record) for record in records], format="extxyz")
+    ase.io.write(path, [atoms_of(record) for record in records], format="extxyz", parallel=False)
 
 
 WRITERS = {"deepmd/npy": _write_npy, "deepmd/hdf5": _write_hdf5, "extxyz": _write_extxyz}
 
 
-def _labelled_atoms(record: Record) -> Atoms:
-    atoms, label = record.frame.to_atoms(), record.label
-    results = {"energy": label.energy, "forces": label.forces}
-    if label.virial is not None and record.frame.volume > 0:
-        stress = -label.virial / record.frame.volume
-        results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # ASE's Voigt order
-    atoms.calc = SinglePointCalculator(atoms, **results)
+def atoms_of(record: Record) -> Atoms:
+    """A labelled record as ASE has it: the label as results of a calculator, where it comes from as info."""
+    atoms = labelled_atoms(record.frame, record.label)
     atoms.info["frame_id"] = record.frame_id
     told = {**asdict(record.origin), **asdict(record.labelling)}
     atoms.info |= {key: value for key, value in told.items() if value not in ("", -1) and value == value}

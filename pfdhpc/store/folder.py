@@ -1,120 +1,172 @@
-"""A folder of shards read as one table: every key once, few files, nothing lost to a kill."""
+"""A folder of shards read as one table: every key once, few files, nothing lost to a kill.
 
-from collections.abc import Callable, Mapping, Sequence
+In memory is an index alone (where each key lies); rows are read when they are asked for. At opening every file is
+read once and its checksum verified; a row read later is verified by its own.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from ..data import Record
-from ..data.fields import FIELDS, get
+from ..data import label_id
 from ..errors import StoreError
 from .container import Damaged, open_folder, sync_folder
-from .shards import Shard, read_shard, write_shard
+from .recent import Recent
+from .shards import Row, Table, joined, read_columns, read_rows, read_table, table_of, write_table
 
-SMALL = 4 * 2**20
-"""Bytes below which a shard counts as small."""
-MAX_SMALL = 64
-"""Small shards above which they are merged: parallel file systems dislike many small files."""
+FAN = 16
+"""So many shards of about one size become one: a frame is rewritten three times at most, files stay few."""
+FULL = 4 * 2**20
+"""Bytes from which a shard is left as it is; the largest are about 64 MiB."""
+RELISTS = 10
 
-Row = tuple[Record, Mapping[str, str]]
-"""A record and its texts by column."""
+
+class Place(NamedTuple):
+    """Where a row lies: its shard's number, its place in it, its checksum."""
+
+    number: int
+    row: int
+    checksum: bytes
 
 
 class ShardFolder:
-    """The single writer of one folder. ``key_of`` names a row; ``rows`` holds all of them by key."""
+    """The single writer of one folder. A row's key is its label id, its level that of dataset ``level``.
 
-    def __init__(self, directory: Path, attrs: Mapping[str, str], key_of: Callable[[Row], str]):
-        self.directory = directory
-        self.rows: dict[str, Row] = {}
-        self._attrs, self._key_of = dict(attrs), key_of
-        self._small: dict[Path, list[str]] = {}  # keys of the small shards written with our attributes
-        open_folder(directory)
+    One thread appends; any thread reads. ``index`` holds a row once it is on the disk.
+    """
+
+    def __init__(self, directory: Path, attrs: Mapping[str, str], level: str):
+        self.directory, self.level = directory, level
+        self.index: dict[str, Place] = {}
+        self._attrs = dict(attrs)
+        self._sizes: dict[int, int] = {}  # of the shards with our attributes that are not full
+        self._recent = Recent()
         self._last = 0
+        open_folder(directory)
         for path in reversed(shard_paths(directory)):
             self._take(path)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Publish rows whose keys are new, in one shard; durable when this returns."""
-        new: dict[str, Row] = {}
-        for row in rows:
-            key = self._key_of(row)
-            if key not in self.rows:
-                new.setdefault(key, row)
+        """Publish rows whose keys are new, in one shard; durable when this returns.
+
+        Raises StoreError; what is in ``index`` then is on the disk.
+        """
+        if not rows:
+            return
+        table = table_of(rows)
+        new = {key: row for row, key in reversed(list(enumerate(keys_of(table, self.level)))) if key not in self.index}
         if not new:
             return
-        self._write(new)
-        self.rows |= new
-        if len(self._small) > MAX_SMALL:
-            self._merge()
+        wanted = sorted(new.values())
+        self._publish(table if len(wanted) == len(rows) else table.take(wanted))
+        for key, row in new.items():
+            self._recent.put(key, rows[row])
+        while parts := self._crowded():
+            self._merge(parts)
+
+    def read(self, keys: Iterable[str]) -> list[Row]:
+        """Rows by key, in the order asked for. Raises KeyError for one that is not there, StoreError."""
+        keys = list(keys)
+        found = {key: row for key in keys if (row := self._recent.get(key)) is not None}
+        for _ in range(RELISTS):
+            by_shard: dict[int, list[str]] = {}
+            for key in keys:
+                if key not in found:
+                    by_shard.setdefault(self.index[key].number, []).append(key)
+            if not by_shard:
+                return [found[key] for key in keys]
+            for number, missing in by_shard.items():
+                found |= self._read(number, missing)
+        raise StoreError(f"{self.directory}: its files keep changing; run again")
+
+    def _read(self, number: int, keys: Sequence[str]) -> dict[str, Row]:
+        """Rows of one shard; none of one merged into another just now, which the index knows already."""
+        places = [self.index[key] for key in keys]
+        try:
+            rows = read_rows(self._path(number), [place.row for place in places])
+        except FileNotFoundError:
+            if all(self.index[key].number == number for key in keys):
+                raise StoreError(f"{self._path(number)}: has vanished; restore it from a backup") from None
+            return {}
+        except Damaged as error:
+            raise _with_remedy(error) from None
+        for key, row in zip(keys, rows, strict=True):
+            self._recent.put(key, row)
+        return dict(zip(keys, rows, strict=True))
 
     def _take(self, path: Path) -> None:
-        """Read a shard, newest first: one whose rows are all in newer ones is the leftover of a merge."""
-        self._last = max(self._last, _number(path))
-        shard = _read(path)
-        rows = {self._key_of(row): row for row in rows_of(shard)}
-        if all(key in self.rows and same(self.rows[key], row) for key, row in rows.items()):
+        """Learn of a shard, newest first: one whose rows are all in newer ones is the leftover of a merge."""
+        number = number_of(path)
+        self._last = max(self._last, number)
+        try:
+            table, attrs = read_columns(path, ("frame_id", self.level, "checksum"))
+        except Damaged as error:
+            raise _with_remedy(error) from None
+        places = self._places(table, number)
+        if all(key in self.index and self.index[key].checksum == place.checksum for key, place in places.items()):
             path.unlink()
             return
-        self.rows = {**rows, **self.rows}
-        if path.stat().st_size < SMALL and dict(shard.attrs) == self._attrs:
-            self._small[path] = list(rows)
+        self.index = {**places, **self.index}
+        if attrs == self._attrs:
+            self._note_size(path)
 
-    def _write(self, rows: Mapping[str, Row]) -> Path:
+    def _places(self, table: Table, number: int) -> dict[str, Place]:
+        checksums = table.data["checksum"].tolist()
+        return {key: Place(number, row, checksums[row]) for row, key in enumerate(keys_of(table, self.level))}
+
+    def _publish(self, table: Table) -> None:
         self._last += 1
-        path = self.directory / f"shard-{self._last:06d}.h5"
-        names = next(iter(rows.values()))[1]
-        columns = {name: [texts[name] for _, texts in rows.values()] for name in names}
-        write_shard(path, Shard(tuple(record for record, _ in rows.values()), columns, self._attrs))
-        if path.stat().st_size < SMALL:
-            self._small[path] = list(rows)
-        return path
+        path = self._path(self._last)
+        write_table(path, table, self._attrs)
+        self._note_size(path)
+        self.index.update(self._places(table, self._last))
 
-    def _merge(self) -> None:
-        """All small shards in one: first the new file, then the old ones go."""
-        parts = self._small
-        self._small = {}
-        self._write({key: self.rows[key] for path in sorted(parts) for key in parts[path]})
-        for path in parts:
+    def _note_size(self, path: Path) -> None:
+        if (size := path.stat().st_size) < FULL:
+            self._sizes[number_of(path)] = size
+
+    def _crowded(self) -> list[int]:
+        """Shards of about one size, when there are FAN of them; the oldest first."""
+        tiers: dict[int, list[int]] = {}
+        for number, size in self._sizes.items():
+            tiers.setdefault(int(math.log(size, FAN)), []).append(number)
+        return next((sorted(numbers)[:FAN] for numbers in tiers.values() if len(numbers) >= FAN), [])
+
+    def _merge(self, parts: Sequence[int]) -> None:
+        """Several shards in one: first the new file, then the old ones go."""
+        paths = [self._path(number) for number in parts]
+        self._publish(joined([read_table(path)[0] for path in paths]))
+        for number, path in zip(parts, paths, strict=True):
+            del self._sizes[number]
             path.unlink()
         sync_folder(self.directory)
+
+    def _path(self, number: int) -> Path:
+        return shard_path(self.directory, number)
 
 
 def shard_paths(directory: Path) -> list[Path]:
     """The published shards of a folder, in the order they were written."""
-    return sorted(directory.glob("shard-*.h5"), key=_number)
+    paths = directory.glob("shard-*.h5")
+    return sorted((path for path in paths if path.stem.removeprefix("shard-").isdigit()), key=number_of)
 
 
-def rows_of(shard: Shard) -> list[Row]:
-    return [
-        (record, {name: texts[index] for name, texts in shard.columns.items()})
-        for index, record in enumerate(shard.records)
-    ]
+def shard_path(directory: Path, number: int) -> Path:
+    return directory / f"shard-{number:06d}.h5"
 
 
-def same(one: Row, other: Row) -> bool:
-    """Whether two rows are equal to the last bit."""
-    if one[1] != other[1]:
-        return False
-    for item in FIELDS:
-        ours, theirs = (get(record, item) for record, _ in (one, other))
-        if item.dtype == "str":
-            if ours != theirs:
-                return False
-        elif not np.array_equal(
-            np.asarray(ours, item.dtype), np.asarray(theirs, item.dtype), equal_nan=item.dtype == "f8"
-        ):
-            return False
-    return True
-
-
-def _read(path: Path) -> Shard:
-    try:
-        return read_shard(path)
-    except Damaged as error:
-        raise StoreError(
-            f"{error}; move this file away (its frames are then labelled again) or restore it from a backup"
-        ) from None
-
-
-def _number(path: Path) -> int:
+def number_of(path: Path) -> int:
     return int(path.stem.split("-")[1])
+
+
+def keys_of(table: Table, level: str) -> list[str]:
+    """The label id of each row."""
+    return [label_id(*pair) for pair in zip(table.texts("frame_id"), table.texts(level), strict=True)]
+
+
+def _with_remedy(error: Damaged) -> StoreError:
+    return StoreError(
+        f"{error}; `pfdhpc store verify --repair` on the run directory saves what it can;"
+        " frames that are lost are labelled again"
+    )

@@ -7,72 +7,80 @@ the reason. Only the coordinator writes; anyone may read (:func:`read_records`).
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..data import Record, label_id
-from ..errors import StoreError
-from .folder import Row, ShardFolder, rows_of, same, shard_paths
-from .shards import read_shard
-
-LABELLED, REJECTED = "labelled", "rejected"
-RELISTS = 10
+from .check import verify
+from .folder import ShardFolder, keys_of
+from .parts import LABELLED, LEVEL, REJECTED, check_labels, each_shard
+from .shards import Table
 
 
 class Store:
     """The single writer of a run's frames. ``attrs`` go into every file it writes.
 
-    Opening reads everything and cleans up after a killed job; raises StoreError when a file is
-    damaged or the folder cannot be used.
+    Opening verifies every file and cleans up after a killed job; raises StoreError when a file is
+    damaged or the folder cannot be used. In memory is an index; records are read when asked for, also by other
+    threads than the one that writes, and each is verified as it is read (StoreError).
     """
 
     def __init__(self, directory: Path, attrs: Mapping[str, str]):
         self.directory = Path(directory)
-        self._labelled = ShardFolder(self.directory / LABELLED, attrs, _label_key)
-        self._rejected = ShardFolder(self.directory / REJECTED, attrs, _rejection_key)
+        self._labelled = ShardFolder(self.directory / LABELLED, attrs, LEVEL[LABELLED])
+        self._rejected = ShardFolder(self.directory / REJECTED, attrs, LEVEL[REJECTED])
 
     def __len__(self) -> int:
         """How many labels there are."""
-        return len(self._labelled.rows)
+        return len(self._labelled.index)
+
+    def __contains__(self, label_id: str) -> bool:
+        return label_id in self._labelled.index
+
+    @property
+    def n_rejected(self) -> int:
+        """How many frames got no label."""
+        return len(self._rejected.index)
 
     def commit(self, labelled: Sequence[Record]) -> None:
         """Keep labelled records; on disk when this returns. A label that is there already is left as it is.
 
-        Raises StoreError; nothing of the batch counts as kept then. Raises ValueError for a record
-        without a finite label.
+        Raises StoreError, and ValueError for a record without a finite label; nothing of the batch is kept then,
+        but where the disk refused the merging of files that follows.
         """
-        for record in labelled:
-            if problem := _label_problem(record):
-                raise ValueError(f"frame {record.frame_id}: {problem}; only good labels are committed")
+        check_labels(labelled)
         self._labelled.append([(record, {}) for record in labelled])
 
     def reject(self, record: Record, reason: str, level: str) -> None:
         """Keep a frame that got no label at this level, with the reason. Durable, once."""
-        clean = reason.encode("utf-8", "replace").decode().replace("\0", "")  # programs print anything
-        self._rejected.append([(record, {"reason": clean, "level": level})])
+        self.reject_all([(record, reason, level)])
+
+    def reject_all(self, rejected: Sequence[tuple[Record, str, str]]) -> None:
+        """Keep several ``(record, reason, level)`` as :meth:`reject` does, in one file."""
+        self._rejected.append([(record, {"reason": _clean(why), "level": level}) for record, why, level in rejected])
 
     def records(self, label_ids: Iterable[str] | None = None) -> list[Record]:
-        """Labelled records by label id, in the order asked for; all of them in the order of their ids."""
-        rows = self._labelled.rows
-        return [rows[key][0] for key in (sorted(rows) if label_ids is None else label_ids)]
+        """Labelled records by label id, in the order asked for; all of them in the order of their ids.
+
+        Ask for many at once: each file is read once. Raises KeyError.
+        """
+        keys = sorted(self._labelled.index) if label_ids is None else label_ids
+        return [record for record, _ in self._labelled.read(keys)]
 
     def get(self, frame_id: str, level: str) -> Record | None:
         """The labelled record of a frame at a level of theory."""
-        row = self._labelled.rows.get(label_id(frame_id, level))
-        return None if row is None else row[0]
+        key = label_id(frame_id, level)
+        return self.records([key])[0] if key in self._labelled.index else None
 
     def rejected(self) -> list[tuple[Record, str]]:
         """``(record, reason)`` of every frame that got no label."""
-        rows = self._rejected.rows
-        return [(rows[key][0], rows[key][1]["reason"]) for key in sorted(rows)]
+        return [(record, texts["reason"]) for record, texts in self._rejected.read(sorted(self._rejected.index))]
 
     def was_rejected(self, frame_id: str, level: str) -> str | None:
         """Why a frame has no label at this level; None if it was not rejected."""
-        row = self._rejected.rows.get(label_id(frame_id, level))
-        return None if row is None else row[1]["reason"]
+        key = label_id(frame_id, level)
+        return self._rejected.read([key])[0][1]["reason"] if key in self._rejected.index else None
 
     def refused(self, frame_id: str, level: str) -> Record:
         """The record of a frame that got no label at this level. Raises KeyError."""
-        return self._rejected.rows[label_id(frame_id, level)][0]
+        return self._rejected.read([label_id(frame_id, level)])[0][0]
 
     def verify(self) -> list[str]:
         """Read all files again; one line per problem found."""
@@ -81,55 +89,15 @@ class Store:
 
 def read_records(directory: Path) -> list[Record]:
     """All labelled records of a store, also while a run is writing to it; raises StoreError."""
-    folder = Path(directory) / LABELLED
-    for _ in range(RELISTS):
-        try:
-            rows = {_label_key(row): row for path in shard_paths(folder) for row in rows_of(read_shard(path))}
-            return [rows[key][0] for key in sorted(rows)]
-        except FileNotFoundError:  # merged into another file since it was listed
-            continue
-    raise StoreError(f"{folder}: its files keep changing; try again")
+    found: dict[str, Record] = {}
+
+    def take(table: Table, attrs: Mapping[str, str]) -> None:
+        found.update(zip(keys_of(table, LEVEL[LABELLED]), (record for record, _ in table.rows()), strict=True))
+
+    each_shard(Path(directory) / LABELLED, take)
+    return [found[key] for key in sorted(found)]
 
 
-def verify(directory: Path) -> list[str]:
-    """Problems of a store: damaged files, labels missing, not finite, or there twice and different."""
-    problems: list[str] = []
-    for name, key_of in ((LABELLED, _label_key), (REJECTED, _rejection_key)):
-        seen: dict[str, Row] = {}
-        for path in shard_paths(Path(directory) / name):
-            try:
-                rows = rows_of(read_shard(path))
-            except StoreError as error:
-                problems.append(str(error))
-                continue
-            problems += _row_problems(path, rows, name == LABELLED)
-            for row in rows:
-                if not same(seen.setdefault(key_of(row), row), row):
-                    problems.append(f"{path}: {key_of(row)} is there twice, with different content")
-    return problems
-
-
-def _row_problems(path: Path, rows: list[Row], labelled: bool) -> list[str]:
-    problems = []
-    for record, _ in rows:
-        if not (np.isfinite(record.frame.positions).all() and np.isfinite(record.frame.cell).all()):
-            problems.append(f"{path}: frame {record.frame_id}: positions or cell are not finite")
-        if labelled and (problem := _label_problem(record)):
-            problems.append(f"{path}: frame {record.frame_id}: {problem}")
-    return problems
-
-
-def _label_problem(record: Record) -> str:
-    if record.label is None or record.labelling is None or not record.labelling.level:
-        return "it has no label, or its level of theory is not known"
-    if record.label.forces.shape != record.frame.positions.shape:
-        return f"forces {record.label.forces.shape} do not fit positions {record.frame.positions.shape}"
-    return "" if record.label.is_finite() else "its label is not finite"
-
-
-def _label_key(row: Row) -> str:
-    return row[0].label_id
-
-
-def _rejection_key(row: Row) -> str:
-    return label_id(row[0].frame_id, row[1]["level"])
+def _clean(reason: str) -> str:
+    """Text without what text cannot hold: programs print anything."""
+    return reason.encode("utf-8", "replace").decode().replace("\0", "")

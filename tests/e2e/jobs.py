@@ -61,17 +61,21 @@ def write_copper(folder: Path, rounds: int = 2, branch: str = "MPtrj_PBE", model
 
 
 class Job:
-    """A running ``mpiexec -n N ... pfdhpc run INPUT``."""
+    """A running ``mpiexec -n N ... pfdhpc run INPUT OPTIONS``."""
 
-    def __init__(self, path: Path, n_ranks: int = 4):
+    def __init__(self, path: Path, n_ranks: int = 4, options: tuple[str, ...] = ()):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-        command = ["mpiexec", "-n", str(n_ranks), sys.executable, "-m", "mpi4py", "-m", "pfdhpc", "run", str(path)]
+        command = self.command(path, n_ranks)
         self.output = path.parent / f"output-{time.monotonic_ns()}.txt"
         with open(self.output, "w") as handle:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT, env=environment,
-                cwd=ROOT, start_new_session=True,
+                [*command, *options], stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT,
+                env=environment, cwd=ROOT, start_new_session=True,
             )  # fmt: skip
+
+    def command(self, path: Path, n_ranks: int) -> list[str]:
+        """As a user types it."""
+        return ["mpiexec", "-n", str(n_ranks), sys.executable, "-m", "mpi4py", "-m", "pfdhpc", "run", str(path)]
 
     def text(self) -> str:
         return self.output.read_text()

@@ -178,9 +178,7 @@ class AseMotion(Motion):
             }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces its choice of the barostat's mass
-            dynamics = LangevinBAOAB(
-                self.atoms, step, temperature_K=temperature, T_tau=damping, rng=rng, **barostat
-            )
+            dynamics = LangevinBAOAB(self.atoms, step, temperature_K=temperature, T_tau=damping, rng=rng, **barostat)
         dynamics.p_eps = strain_momentum
         return dynamics
 

@@ -7,9 +7,7 @@ from ...data import Frame, Label
 from ...data.geometry import near_pairs
 
 
-def violation(
-    guard: GuardSection, frame: Frame, label: Label, temperature: float, start_volume: float
-) -> str:
+def violation(guard: GuardSection, frame: Frame, label: Label, temperature: float, start_volume: float) -> str:
     """Why a configuration is unhealthy, with the value; empty if it is healthy.
 
     ``temperature`` is the instantaneous one in K, ``start_volume`` in Å³ (0 where there is no cell).

@@ -9,7 +9,7 @@ holds for them. No trajectory files: frames are taken from memory.
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Explorer, SegmentResult, SegmentTask
+from ..inference import interpreted
 from .box import reduced_box
 from .check import check_explore
 from .scratch import private_folder
@@ -82,13 +83,17 @@ class LammpsExplorer(Explorer):
             self._lmp = _open_lammps()
         healthy = False
         try:
-            with _interpreted():
-                result = run_segment(self.section, task, lambda task: LammpsMotion(self._lmp, self, task))
+            with interpreted():
+                result = run_segment(self.section, task, self.begin)
             healthy = not result.stopped
         finally:
             if not healthy:
                 self.close()  # after an error an instance of LAMMPS is not to be trusted
         return result
+
+    def begin(self, task: SegmentTask) -> Motion:
+        """The trajectory of ``task`` at its first configuration."""
+        return LammpsMotion(self._lmp, self, task)
 
     def close(self) -> None:
         if self._lmp is not None:
@@ -281,17 +286,6 @@ def _check_committee(models: Sequence[Path]) -> None:
     ]
     if problems:
         raise InputError(problems)
-
-
-def _interpreted():
-    """TorchScript without its optimiser on CPUs, for the time of a segment.
-
-    Every segment loads a model, and optimising it costs its first three calls 2 to 5 s (DPA-3 of one to
-    three layers, one core) where the plain interpreter needs 0.2 s; the steps after are no faster.
-    """
-    import torch
-
-    return nullcontext() if torch.cuda.is_available() else torch.jit.optimized_execution(False)
 
 
 @contextmanager

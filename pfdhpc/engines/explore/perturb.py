@@ -59,7 +59,7 @@ def _images(path: Path) -> list[Atoms]:
     import ase.io  # here: it loads the packages that register file formats, GPAW among them
 
     try:
-        images = ase.io.read(path, index=":")
+        images = ase.io.read(path, index=":", parallel=False)
     except Exception as error:  # ASE's readers raise all kinds, a parser error as likely as an OSError
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"ASE cannot read it: {reason}; convert it, e.g. to extxyz") from error

@@ -55,9 +55,7 @@ class Motion(ABC):
         """What the next segment starts from."""
 
 
-def run_segment(
-    section: ExploreSection, task: SegmentTask, begin: Callable[[SegmentTask], Motion]
-) -> SegmentResult:
+def run_segment(section: ExploreSection, task: SegmentTask, begin: Callable[[SegmentTask], Motion]) -> SegmentResult:
     """Run a segment on the motion that ``begin`` sets up at its first configuration.
 
     Frames are kept at multiples of ``section.interval``; the step in their origin counts from the start of
@@ -136,9 +134,7 @@ def _unhealthy(section: ExploreSection, task: SegmentTask, snapshot: Snapshot) -
     return violation(section.guard, snapshot.frame, snapshot.label, snapshot.temperature, volume)
 
 
-def _record(
-    section: ExploreSection, task: SegmentTask, step: int, snapshot: Snapshot, deviation: float
-) -> Record:
+def _record(section: ExploreSection, task: SegmentTask, step: int, snapshot: Snapshot, deviation: float) -> Record:
     barostat = section.ensemble.startswith("npt")
     origin = Origin(
         system=task.system,

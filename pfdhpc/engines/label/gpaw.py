@@ -104,9 +104,7 @@ def _check_options(section: LabelSection) -> None:
         try:
             Parameters(**merged(section.options, changes))
         except LegacyGPAWError:
-            raise InputError(
-                f"{where}: only GPAW's old code has it; choose another eigensolver or xc"
-            ) from None
+            raise InputError(f"{where}: only GPAW's old code has it; choose another eigensolver or xc") from None
         except Exception as error:
             raise InputError(f"{where}: GPAW does not accept it: {type(error).__name__}: {error}") from error
 

@@ -22,6 +22,9 @@ def check_labeler(section: LabelSection, ranks_per_team: int) -> list[str]:
 
     Only the packages above a calculator's module are imported, the module itself is read.
     """
+    if section.type == "teacher":  # a published model: any team can use it, rank by rank
+        given = [key for key in ("options", "retries") if getattr(section, key)]
+        return [f"label.{key}: a teacher has none; remove it" for key in given]
     problems = _unknown(section.options, section.type, "label.options")
     for index, changes in enumerate(section.retries):
         problems += _unknown(changes, section.type, f"label.retries[{index}]")
@@ -29,6 +32,11 @@ def check_labeler(section: LabelSection, ranks_per_team: int) -> list[str]:
         problems.append(
             f"ranks.labeler.ranks: {ranks_per_team} ranks a team, but the {section.type} labeler runs on one "
             "rank; set ranks.labeler.ranks = 1 and take more teams"
+        )
+    elif section.isolation == "process" and ranks_per_team > 1:
+        problems.append(
+            f'label.isolation: "process" is for teams of one rank, and ranks.labeler.ranks is {ranks_per_team}: ranks '
+            'that work together share a communicator, which a child has no part in; use "none", or ranks = 1'
         )
     return problems + _CHECKS[section.type](section)
 
@@ -59,9 +67,7 @@ def _check_deepmd(section: LabelSection) -> list[str]:
     model = Path(section.options["model"])
     problems = [] if model.is_file() else [f"label.options.model: no such file: {model}"]
     if model.suffix not in (".pt", ".pth"):
-        problems.append(
-            f"label.options.model: {model.name} is neither .pth nor .pt of deepmd's PyTorch backend"
-        )
+        problems.append(f"label.options.model: {model.name} is neither .pth nor .pt of deepmd's PyTorch backend")
     if section.retries:
         problems.append("label.retries: a model gives the same answer again; remove them")
     return problems

@@ -1,4 +1,4 @@
-"""Fine-tuning with deepmd-kit's PyTorch trainer, in process, data parallel over the ranks of the team."""
+"""Training with deepmd-kit's PyTorch trainer in process, data parallel: fine-tuning, or a student from scratch."""
 
 import time
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ from typing import Any
 from ...config.train import ModelSection, TrainSection
 from ...data import Frame, Label, Record
 from ...errors import InputError, TaskError
-from ..base import Trainer, TrainResult, TrainTask
+from ..base import Product, Trainer, TrainResult, TrainTask
 from .checkpoint import State, read, save
 from .ddp_shim import fit_for_mpi, process_group
-from .evaluate import aligned_bias, evaluate
+from .evaluate import aligned_bias, evaluate, initial_bias
 from .monitor import DIVERGED, Monitor, diverged
 from .prepare import Plan, build, prepare, read_curve
+from .production import produce
 from .runtime import freeze, load_model, logging_to, open_parent, seed_everything, weights_of
 from .settings import check_deepmd_input
 from .team import by_leader, leads, together
@@ -57,6 +58,10 @@ class DeepmdTrainer(Trainer):
             return _publish(state, directory / "aligned.pt", start)
 
         return self._alone(work, directory)
+
+    def produce(self, checkpoint: Path, frames: Sequence[Frame], directory: Path, compress: bool) -> Product:
+        """product.pth in ``directory``: see :func:`produce`."""
+        return self._alone(lambda _: produce(checkpoint, frames, directory, compress), directory)
 
     def predict(self, checkpoint: Path, frames: Sequence[Frame]) -> list[Label]:
         """Energy (eV), forces (eV/Å) and, in cells, virial (eV) of frames; the last model stays loaded."""
@@ -105,6 +110,8 @@ class DeepmdTrainer(Trainer):
 
     def _no_steps(self, task: TrainTask) -> TrainResult:
         """A round of no steps: only the bias moves, and only in the first."""
+        if task.parent is None:
+            raise TaskError("a model from scratch needs training steps; set train.first_steps to 1 or more")
         if task.first:
             return self.align(task.parent, task.old + task.new, task.directory)
         folder = task.directory
@@ -119,6 +126,8 @@ class DeepmdTrainer(Trainer):
         return directory / ("train.log" if leads(self.comm) else f"train-{self.comm.rank}.log")
 
     def _bias(self, task: TrainTask) -> Any:
+        if task.parent is None:
+            return initial_bias(task.model, task.old + task.new)
         if not task.first:
             return None
         return aligned_bias(self._load(task.parent), task.old + task.new).cpu()

@@ -7,10 +7,8 @@ import numpy as np
 
 from ...data import Frame, Label, Record
 from ...errors import TaskError
+from ..inference import batches
 from .dataset import types_of
-
-ATOMS_PER_BATCH = 1024
-"""A fixed size, so that the last digits of a prediction never depend on how much memory was free."""
 
 
 def evaluate(model: Any, frames: Sequence[Frame]) -> list[Label]:
@@ -23,23 +21,12 @@ def evaluate(model: Any, frames: Sequence[Frame]) -> list[Label]:
     training = model.training
     model.eval()
     try:
-        for batch in _batches(frames):
+        for batch in batches(frames):
             for index, label in zip(batch, _run(model, type_map, [frames[i] for i in batch]), strict=True):
                 labels[index] = label
     finally:
         model.train(training)
     return labels
-
-
-def _batches(frames: Sequence[Frame]) -> list[list[int]]:
-    groups: dict[tuple[int, bool], list[int]] = {}
-    for index, frame in enumerate(frames):
-        groups.setdefault((len(frame), bool(frame.pbc.any())), []).append(index)
-    batches = []
-    for (n_atoms, _), members in groups.items():
-        size = max(1, ATOMS_PER_BATCH // n_atoms)
-        batches += [members[i : i + size] for i in range(0, len(members), size)]
-    return batches
 
 
 def _run(model: Any, type_map: Sequence[str], frames: list[Frame]) -> list[Label]:
@@ -89,14 +76,42 @@ def aligned_bias(model: Any, records: Sequence[Record]) -> Any:
     import torch
     from deepmd.utils.out_stat import compute_stats_from_redu
 
-    if not records:
-        raise TaskError("the energy bias cannot be aligned: there is no labelled frame to train on")
-
-    ordered = sorted(records, key=lambda record: record.frame_id)
+    ordered = _ordered(records)
     predicted = evaluate(model, [record.frame for record in ordered])
     shift = np.array([[r.label.energy - p.energy] for r, p in zip(ordered, predicted, strict=True)])
     type_map = model.get_type_map()
-    counts = [np.bincount(types_of(r.frame, type_map), minlength=len(type_map)) for r in ordered]
-    delta, _ = compute_stats_from_redu(shift, np.array(counts, float))
+    delta, _ = compute_stats_from_redu(shift, _composition(ordered, type_map).astype(float))
     bias = model.get_out_bias()
     return bias + torch.as_tensor(delta, dtype=bias.dtype, device=bias.device).reshape(bias.shape)
+
+
+def initial_bias(model: dict[str, Any], records: Sequence[Record]) -> Any:
+    """The energy bias a model of this deepmd section is trained from scratch with: (1, n_types, 1), eV.
+
+    Least squares of the energies alone on the composition, as ``dp train`` does (the network, still random,
+    is not asked) and with the section's ``preset_out_bias`` and ``rcond``; but of all records, as
+    :func:`aligned_bias`, where deepmd takes ten batches of each system. Raises TaskError when there are none.
+    """
+    import torch
+    from deepmd.pt.utils.stat import compute_output_stats
+
+    ordered, type_map = _ordered(records), model["type_map"]
+    counts = _composition(ordered, type_map)
+    natoms = np.concatenate([counts.sum(axis=1, keepdims=True)] * 2 + [counts], axis=1)  # all, local, by type
+    energies = np.array([[record.label.energy] for record in ordered])
+    given = (model.get("preset_out_bias") or {}).get("energy")
+    preset = given and {"energy": [None if item is None else np.ravel(item).astype(float) for item in given]}
+    system = {"energy": torch.tensor(energies), "natoms": torch.tensor(natoms), "find_energy": 1.0}
+    bias, _ = compute_output_stats([system], len(type_map), rcond=model.get("rcond"), preset_bias=preset)
+    return bias["energy"].cpu().reshape(1, len(type_map), 1)
+
+
+def _ordered(records: Sequence[Record]) -> list[Record]:
+    if not records:
+        raise TaskError("the energy bias cannot be aligned: there is no labelled frame to train on")
+    return sorted(records, key=lambda record: record.frame_id)
+
+
+def _composition(records: Sequence[Record], type_map: Sequence[str]) -> np.ndarray:
+    """Number of atoms of each type, (n_records, n_types) int."""
+    return np.array([np.bincount(types_of(r.frame, type_map), minlength=len(type_map)) for r in records])

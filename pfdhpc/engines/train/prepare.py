@@ -7,9 +7,10 @@ from typing import Any
 
 from ...config.train import TrainSection
 from ..base import TrainTask
-from .checkpoint import read
+from .checkpoint import read, save
 from .dataset import Systems, write_systems
 from .ddp_shim import keep_files_in
+from .neighbours import grown, neighbours, widened
 from .settings import normalised, round_input
 
 
@@ -18,42 +19,64 @@ class Plan:
     """All that the ranks need to build deepmd's trainer; made by the leader alone."""
 
     config: dict[str, Any]  # deepmd's normalised input
+    start: dict[str, str]  # {"finetune_model" or "init_model": checkpoint}, empty from scratch
     finetune_links: dict[str, Any] | None  # deepmd's fine-tuning rules, first round only
-    bias: Any  # aligned energy bias (1, n_types, 1) eV, first round only
+    bias: Any  # energy bias (1, n_types, 1) eV in place of the trainer's own, None to keep that of the parent
     min_distance: float  # closest pair in the training data, Å
 
 
 def prepare(section: TrainSection, task: TrainTask, bias: Any) -> Plan:
     """Data files and deepmd's input, by the steps of ``deepmd.pt.entrypoints.main.train`` in their order.
 
-    The first round is ``dp train --finetune PARENT --use-pretrain-script``, a later one
-    ``dp train --init-model PARENT --use-pretrain-script``.
+    Without a parent it is ``dp train``; with one, the first round is ``dp train --finetune PARENT
+    --use-pretrain-script``, a later one ``dp train --init-model PARENT --use-pretrain-script``, in which a
+    student's neighbour counts may grow (:func:`grown`).
     """
+    state = None if task.parent is None else read(task.parent)
+    params = task.model if state is None else state["_extra_state"]["model_params"]
+    data = data_input(section, write_data(task, params["type_map"]))
+
+    def inputs(model: dict[str, Any]) -> dict[str, Any]:
+        return round_input(section, model, task.steps, task.seed, task.directory, data)
+
+    if state is None:
+        config = normalised(inputs(params))
+        config["model"], distance = neighbours(config)
+        return Plan(config, {}, None, bias, distance)
+    if task.first:
+        return _finetune(task, inputs(params), bias)
+    config, start = normalised(inputs(params)), task.parent
+    if task.model is None:
+        config["model"], distance = neighbours(config)
+    else:
+        before = config["model"]
+        config["model"], distance = grown(config, normalised(inputs(task.model))["model"])
+        if config["model"] != before:
+            start = save(widened(state, config["model"]), task.directory / "model.ckpt-start.pt")
+    return Plan(config, {"init_model": str(start)}, None, bias, distance)
+
+
+def _finetune(task: TrainTask, config: dict[str, Any], bias: Any) -> Plan:
     from deepmd.pt.utils.finetune import get_finetune_rules
 
-    params = read(task.parent)["_extra_state"]["model_params"]
-    data = data_input(section, write_data(task, params["type_map"]))
-    config = round_input(section, params, task.steps, task.seed, task.directory, data)
-    links = None
-    if task.first:
-        # deepmd would take preset values as the shift of the bias; `dp train --finetune` has none either
-        config["model"].pop("preset_out_bias", None)
-        config["model"], links = get_finetune_rules(str(task.parent), config["model"])
+    # deepmd would take preset values as the shift of the bias; `dp train --finetune` has none either
+    config["model"].pop("preset_out_bias", None)
+    config["model"], links = get_finetune_rules(str(task.parent), config["model"])
     config = normalised(config)
     config["model"], distance = neighbours(config)
-    return Plan(config, links, bias, distance)
+    return Plan(config, {"finetune_model": str(task.parent)}, links, bias, distance)
 
 
 def build(plan: Plan, task: TrainTask) -> Any:
     """deepmd's trainer, ready to run; every rank calls it, inside the process group.
 
-    The bias replaces the one deepmd's trainer fits: that one sees ten batches of one rank's share.
+    The bias replaces the one deepmd's trainer fits: that one sees ten batches of one rank's share. The
+    descriptor's mean and spread, which scale its input and nothing else, stay those of deepmd's trainer:
+    ``data_stat_nbatch`` batches (10) of every system, of the leader's share.
     """
     from deepmd.pt.entrypoints.main import get_trainer
 
-    parent = str(task.parent)
-    start = {"finetune_model": parent} if task.first else {"init_model": parent}
-    trainer = get_trainer(plan.config, finetune_links=plan.finetune_links, **start)
+    trainer = get_trainer(plan.config, finetune_links=plan.finetune_links, **plan.start)
     keep_files_in(task.directory, trainer)
     if plan.bias is not None:
         trainer.model.set_out_bias(plan.bias.to(trainer.model.get_out_bias().device))
@@ -82,16 +105,6 @@ def data_input(section: TrainSection, systems: Systems) -> dict[str, Any]:
         style = f"prob_sys_size;0:{n_old}:{1 - share};{n_old}:{n_all}:{share}"
     paths = [str(path) for path in systems.paths]
     return {"systems": paths, "auto_prob": style, "batch_size": section.batch_size}
-
-
-def neighbours(config: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The model section with automatic neighbour counts filled in, and the closest pair in the data, Å."""
-    from deepmd.pt.model.model import BaseModel
-    from deepmd.utils.data_system import get_data
-
-    type_map = config["model"]["type_map"]
-    data = get_data(config["training"]["training_data"], 0, type_map, None)
-    return BaseModel.update_sel(data, type_map, config["model"])
 
 
 def _set_min_distance(model: Any, distance: float) -> None:

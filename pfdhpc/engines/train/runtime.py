@@ -82,11 +82,11 @@ def build_model(state: State) -> Any:
     return model.eval()
 
 
-def freeze(checkpoint: Path) -> Path:
-    """The checkpoint as the file that explores, beside it: TorchScript, .pth."""
+def freeze(checkpoint: Path, target: Path | None = None) -> Path:
+    """The checkpoint as the file that explores, beside it unless ``target`` is given: TorchScript, .pth."""
     from deepmd.pt.entrypoints.main import freeze
 
-    target = checkpoint.with_suffix(".pth")
+    target = target or checkpoint.with_suffix(".pth")
     freeze(str(checkpoint), str(target))
     return target
 

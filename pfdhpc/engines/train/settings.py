@@ -61,17 +61,22 @@ def check_deepmd_input(section: TrainSection) -> list[str]:
 
 def read_input(section: TrainSection) -> dict[str, Any]:
     """The user's deepmd input as a dict; raises InputError if the file is not readable."""
-    if isinstance(section.deepmd, dict):
-        return deepcopy(section.deepmd)
+    return read_table("train.deepmd", section.deepmd)
+
+
+def read_table(key: str, given: dict[str, Any] | Path) -> dict[str, Any]:
+    """A copy of a table given inline or as a .json or .yaml file; raises InputError naming ``key``."""
+    if isinstance(given, dict):
+        return deepcopy(given)
     from deepmd.common import j_loader
 
     try:
-        content = j_loader(str(section.deepmd))
+        content = j_loader(str(given))
     except Exception as error:  # json, yaml and deepmd raise many kinds
         reason = " ".join(str(error).split())
-        raise InputError(f"train.deepmd: {section.deepmd}: {reason}; give a .json or .yaml input") from None
+        raise InputError(f"{key}: {given}: {reason}; give a .json or .yaml file") from None
     if not isinstance(content, dict):
-        raise InputError(f"train.deepmd: {section.deepmd}: not a deepmd input (a table is expected)")
+        raise InputError(f"{key}: {given}: not a table of deepmd's input")
     return content
 
 

@@ -1,0 +1,51 @@
+"""The child's side: an engine that answers calls which come over standard input's line.
+
+Started by :mod:`pfdhpc.engines.isolated.resident`, which is the only one to talk to it.
+"""
+
+import faulthandler
+import os
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ...errors import InputError, TaskError
+from ..registry import make_explorer, make_labeler
+
+
+def main() -> None:
+    """Answer until the parent is gone. The first call, ``make``, gives the engine."""
+    line = _take_line()
+    faulthandler.enable()  # where it crashed, for the log
+    engine = None
+    while True:
+        try:
+            method, arguments = line.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            if method == "make":
+                engine = _make(*arguments)
+                value = {"scratch": getattr(engine, "scratch", None)}
+            else:
+                value = getattr(engine, method)(*arguments)
+            outcome = "value", value
+        except (TaskError, InputError) as error:
+            outcome = "error", error
+        except Exception:
+            outcome = "bug", traceback.format_exc()
+        line.send(outcome)
+
+
+def _take_line() -> Connection:
+    """The line on standard input, out of the way of programs that read theirs and of children."""
+    line = Connection(os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return line
+
+
+def _make(kind: str, section: Any) -> Any:
+    here = section.model_copy(update={"isolation": "none"})
+    return make_explorer(here) if kind == "explore" else make_labeler(here, None)

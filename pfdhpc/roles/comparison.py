@@ -1,0 +1,161 @@
+"""The first half of a selection: a team's candidates against the whole reference, block by block."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+
+from ..config.select import SelectSection
+from ..data import Record
+from ..select.bandwidth import spread_bandwidth, unsuitable
+from ..select.entropy import Environments
+from ..select.filters import Filter
+from ..select.greedy import Candidate, Pool, Proposal, Rule
+from . import messages as m
+from .reference import Blocks, Shard
+from .talk import Talk
+
+SAMPLE = 512
+"""Environments of the reference from which a bandwidth is found, or judged."""
+
+
+GROUP = 4096
+"""Environments of a census compared at a time, about."""
+Progress = Callable[[str, int, int], None]
+
+
+class Comparison:
+    """What one team brings to the picking: a pool of its candidates that knows the whole reference."""
+
+    def __init__(
+        self,
+        section: SelectSection,
+        rule: Rule,
+        order: m.Select,
+        shard: Shard,
+        blocks: Blocks,
+        talk: Talk,
+        progress: Progress,
+    ):
+        self._section, self._rule, self._order = section, rule, order
+        self._shard, self._blocks, self._talk, self.progress = shard, blocks, talk, progress
+        self.census: Census | None = None
+        self.bandwidth, self.warning = float("nan"), ""
+
+    def run(self, candidates: list[Record]) -> None:
+        """Filter the candidates and score them; raises Absent, Over."""
+        section = self._section.filter
+        if self._order.distilling:
+            section = section.model_copy(update={"max_force": np.inf})
+        reasons = Filter(section, self._order.volumes, self._order.band)
+        self.mine, self.dropped = _filtered(candidates, reasons, self._blocks.known)
+        if self._rule.score == "random" and not self._order.census:
+            self.pool = Pool(self._rule, 1.0)
+            for record in self.mine.values():
+                self.pool.add(record.frame_id, np.zeros((0, 1)), record.origin.system)
+        else:
+            self._score()
+
+    def accept(self, picks: Sequence[Proposal]) -> list[Candidate]:
+        """Count picks as known; returns those that were candidates here."""
+        ours = self.pool.accept(picks)
+        if self.census is not None and self._order.entropies:
+            self.census.extend(ours, picks)
+        return ours
+
+    def _score(self) -> None:
+        stream = self._blocks.stream(self._section.patience)
+        first = _sample(stream)
+        self.bandwidth = self._order.bandwidth or spread_bandwidth(np.concatenate(first)[:SAMPLE])
+        if first:
+            self.warning = unsuitable(np.concatenate(first)[:SAMPLE], self.bandwidth) or ""
+        self.pool = Pool(self._rule, self.bandwidth, self._shard.device)
+        for done, record in enumerate(self.mine.values(), 1):
+            self._talk.serve()
+            self._add(record)
+            self.progress("describing", done, len(self.mine))
+        if self._order.census:
+            own = self._blocks.own() if self._order.entropies else []
+            self.census = Census(own, self.bandwidth, self._shard.device)
+        for done, block in enumerate(chain(first, stream), 1):
+            environments = Environments(block, self.bandwidth, self._shard.device)
+            self.pool.observe(environments, self._talk.serve)
+            if self.census is not None:
+                self.census.observe(environments)
+            self.progress("comparing", done, len(self._blocks))
+
+    def _add(self, record: Record) -> None:
+        # PFD-kit leaves equal scores in the order of the trajectory
+        place = record.origin.step if self._section.method == "pfd" else 0
+        self.pool.add(record.frame_id, self._shard.describe(record.frame), record.origin.system, place)
+
+
+class Census:
+    """The environments one team answers for in the entropy of the reference and the picks together."""
+
+    def __init__(self, own: Sequence[np.ndarray], h: float, device: str):
+        self._h, self._device = h, device
+        self._own = [(some, np.full(len(some), -np.inf)) for some in map(self._prepared, _grouped(own))]
+        self._ours: list[Candidate] = []
+        self._picks: list[np.ndarray] = []
+
+    def observe(self, known: Environments) -> None:
+        """A block of the reference."""
+        self._own = [(mine, np.logaddexp(sums, mine.log_sums(known))) for mine, sums in self._own]
+
+    def extend(self, ours: Sequence[Candidate], picks: Sequence[Proposal]) -> None:
+        """All picks of a step become known; those of our own are environments to answer for."""
+        self._ours += ours
+        self._picks += [pick.descriptors for pick in picks]
+
+    def total(self) -> np.ndarray:
+        """Number of environments, and the sum of ln p over them."""
+        found = np.zeros(2)
+        picks = [self._prepared(some) for some in _grouped(self._picks)]
+        for mine, sums in [*self._own, *((item.environments, item.by_reference) for item in self._ours)]:
+            for some in picks:
+                sums = np.logaddexp(sums, mine.log_sums(some))
+            found += len(mine), sums.sum()
+        return found
+
+    def _prepared(self, descriptors: np.ndarray) -> Environments:
+        return Environments(descriptors, self._h, self._device)
+
+
+def _grouped(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Neighbours stacked: many small comparisons take longer than a few large ones."""
+    group: list[np.ndarray] = []
+    for array in arrays:
+        group.append(array)
+        if sum(map(len, group)) >= GROUP:
+            yield np.concatenate(group)
+            group = []
+    if group:
+        yield np.concatenate(group)
+
+
+def entropy_of(totals: Sequence[np.ndarray]) -> float:
+    """H in nats from the totals of all teams; NaN where there is nothing."""
+    n, log_sums = np.sum(totals, axis=0)
+    return float(np.log(n) - log_sums / n) if n else float("nan")
+
+
+def _sample(stream: Iterator[np.ndarray]) -> list[np.ndarray]:
+    """The first blocks, enough of them to judge by."""
+    first: list[np.ndarray] = []
+    while sum(map(len, first)) < SAMPLE and (block := next(stream, None)) is not None:
+        first.append(block)
+    return first
+
+
+def _filtered(candidates: list[Record], reasons: Filter, known: set[str]) -> tuple[dict[str, Record], Counter]:
+    kept: dict[str, Record] = {}
+    dropped: Counter[str] = Counter()
+    for record in candidates:
+        reason = reasons.reason(record)
+        if reason is not None:
+            dropped[reason.split(":")[0]] += 1
+        elif record.frame_id not in known:
+            kept[record.frame_id] = record
+    return kept, dropped

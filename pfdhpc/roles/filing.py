@@ -1,0 +1,53 @@
+"""Between the answers and the store: a label counts when it is on the disk, and the loop never waits for the disk."""
+
+from collections import deque
+
+from ..data import Record
+from ..store.store import Store
+from ..store.writer import Writer
+from . import messages as m
+
+Answered = tuple[int, m.Answer]
+"""The rank an answer came from, and the answer."""
+
+
+class Filing:
+    """Keeps labels and rejections through a :class:`Writer`, and holds their answers back until they are kept."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._writer = Writer(store)
+        self._held: deque[tuple[int, Answered]] = deque()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers are held back."""
+        return bool(self._held)
+
+    def take(self, source: int, answer: m.Labelled, level: str) -> None:
+        """Begin to keep what labelers of a level of theory found. Raises StoreError."""
+        labelled = [outcome.record for outcome in answer.outcomes if outcome.accepted]
+        rejected = [(outcome.record, outcome.reason, level) for outcome in answer.outcomes if not outcome.accepted]
+        self._held.append((self._writer.submit(labelled, rejected), (source, answer)))
+
+    def settled(self, wait: bool = False) -> list[Answered]:
+        """Answers whose labels have come to the disk; with ``wait``, all that are held. Raises StoreError."""
+        if wait:
+            self._writer.flush()
+        done = set(self._writer.done())
+        found = []
+        while self._held and self._held[0][0] in done:
+            found.append(self._held.popleft()[1])
+        return found
+
+    def known(self, record: Record, level: str) -> m.LabelOutcome | None:
+        """What the store has of a frame at a level of theory: its label, or why there is none."""
+        found = self.store.get(record.frame_id, level)
+        if found is not None:
+            return m.LabelOutcome(found)
+        reason = self.store.was_rejected(record.frame_id, level)
+        return None if reason is None else m.LabelOutcome(record, reason)
+
+    def close(self) -> None:
+        """Keep what is still on its way. Raises StoreError."""
+        self._writer.close()

@@ -1,0 +1,67 @@
+"""An explorer team's candidates, and its side of the selections."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..config import Config
+from ..data import Record
+from ..store.cache import ArrayCache
+from . import messages as m
+from .describe import Describe, compute_device, make_model, make_quests
+from .folder import RunFolder
+from .reduction import Reduction
+from .reference import Shard
+from .talk import Mailbox, Unheard
+
+
+class Selector:
+    """Candidates wait here until a selection has looked at them: in the next round, when this team was late."""
+
+    def __init__(self, config: Config, folder: RunFolder, team: str, peers: Any):
+        self._config, self._folder, self._team = config, folder, team
+        self._mailbox = Mailbox(peers)
+        self._candidates: dict[tuple[int, str], tuple[Record, ...]] = {}  # by round and replica
+        self._shard: Shard | None = None
+        self._model = ""
+
+    def hold(self, round: int, replica: str, records: Iterable[Record]) -> None:
+        """The candidates of one replica's segment."""
+        self._candidates[round, replica] = tuple(records)
+
+    def select(self, order: m.Select) -> m.Answer:
+        """Take part in a selection; where it does not come about, the candidates are kept."""
+        started = time.monotonic()
+        reduction = Reduction(self._config.select, self._team, self._mailbox, self._shard_for(order))
+        try:
+            picked, report = reduction.run(order, self._considered(order))
+        except Unheard as error:
+            return m.Unselected(order.order_id, time.monotonic() - started, error.team, str(error))
+        self._candidates.clear()
+        return m.Selected(order.order_id, time.monotonic() - started, picked, report)
+
+    def _considered(self, order: m.Select) -> list[Record]:
+        """Ours of this round, if the coordinator counts their replica, and what is left of earlier ones."""
+        return [
+            record
+            for (number, replica), records in self._candidates.items()
+            if number != order.round or replica in order.replicas
+            for record in records
+        ]
+
+    def _shard_for(self, order: m.Select) -> Shard:
+        section = self._config.select.descriptor
+        if self._shard is None:
+            device = compute_device()
+            if section.type == "model":
+                self._shard = Shard(device)
+            else:
+                describe = make_quests(section, order.species, device)
+                self._shard = Shard(device, describe, ArrayCache(self._folder.descriptors / describe.name, self._team))
+        if section.type == "model" and order.model.digest != self._model:
+            self._model = order.model.digest
+            self._shard.use(self._load(order.model))
+        return self._shard
+
+    def _load(self, model: m.ModelRef) -> Describe:
+        return make_model(self._folder.frozen(model.digest))

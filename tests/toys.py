@@ -7,6 +7,7 @@ coordinator and channels are the real ones.
 import json
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from ase.build import bulk
@@ -57,6 +58,10 @@ def make_config(base: Path, **changes):
     for key, value in changes.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     return parse(values, base)
+
+
+STARTING = threading.Lock()
+"""Teams start one after another: Python 3.11 cannot parse source in two threads at a time."""
 
 
 class ToyTrainer:
@@ -177,7 +182,13 @@ class ToyRun:
         orders, peers = local_channels(self.layout.world_size), local_channels(self.layout.world_size)
         for team in self.layout.teams:
             program = self._program(team, peers[team.leader])
+            program.ready = partial(_one_by_one, program.ready)
             arguments = (team, program, orders[team.leader], local_channels(1)[0])
             self._threads.append(threading.Thread(target=worker.lead, args=arguments, daemon=True))
             self._threads[-1].start()
         return orders[0]
+
+
+def _one_by_one(ready, team):
+    with STARTING:
+        return ready(team)

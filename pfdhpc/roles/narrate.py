@@ -24,6 +24,7 @@ class Narrator:
     def __init__(self, config: Config, folder: RunFolder, layout: Layout):
         self._clock = Clock()
         self._converge = config.converge
+        self._warned = False  # of an unsuitable bandwidth: once is enough
         counts = {role: len(layout.of_role(role)) for role in ("trainer", "explorer", "labeler", "idle")}
         shape = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in counts.items() if count)
         self.say(f"{config.workflow} on {layout.world_size} rank{'s' * (layout.world_size > 1)}: {shape}")
@@ -68,8 +69,9 @@ class Narrator:
         text += "; nothing more is new" if report.saturated else ""
         text += f"; late: {', '.join(report.absent)}" if report.absent else ""
         self._line(before, "select", text)
-        if report.warning:
+        if report.warning and not self._warned:
             self._line(before, "select", report.warning, "yellow")
+            self._warned = True
 
     def _unselected(self, before: RunState, after: RunState, message: m.Unselected) -> None:
         if message.absent not in before.late:

@@ -13,8 +13,8 @@ from .folder import RELISTS, keys_of, shard_paths
 from .parts import LABELLED, LEVEL, REJECTED, label_problem
 from .shards import Row, Table, broken_rows, read_table
 
-LOST = "run `pfdhpc store verify --repair`; frames that are lost are labelled again"
-EDIT = "set this file aside, and run again: its frames are labelled again"
+LOST = "run `pfdhpc store verify --repair`; the run goes on without the frames that are lost"
+EDIT = "set this file aside, and run again: the run goes on without its frames"
 
 
 @dataclass

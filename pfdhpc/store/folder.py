@@ -168,5 +168,5 @@ def keys_of(table: Table, level: str) -> list[str]:
 def _with_remedy(error: Damaged) -> StoreError:
     return StoreError(
         f"{error}; `pfdhpc store verify --repair` on the run directory saves what it can;"
-        " frames that are lost are labelled again"
+        " the run goes on without the frames that are lost"
     )

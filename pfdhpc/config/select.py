@@ -90,6 +90,8 @@ class SelectSection(Section):
             problems.append('score: method = "pfd" adds up the atoms; use score = "sum", or method = "greedy"')
         if self.method != "pfd" and "chunk" in self.model_fields_set:
             problems.append(f'chunk: method = "{self.method}" picks frames one by one; only method = "pfd" has chunks')
+        if self.method == "pfd" and self.quotas:
+            problems.append('quotas: method = "pfd" has none; use method = "greedy"')
         lo, hi = self.trust_lo, self.trust_hi
         if isinstance(lo, float) and isinstance(hi, float) and lo >= hi:
             problems.append(f"trust_lo: {lo:g} is not below trust_hi {hi:g}: no frame could be picked")

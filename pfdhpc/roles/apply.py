@@ -78,9 +78,11 @@ def _exploration_done(state: RunState) -> RunState:
 def _(answer: m.Selected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), picked=(*state.picked, *answer.picked))
     if answer.report is not None:
-        state = _without(replace(state, reported=True), answer.report.absent).note(
+        state = replace(state, reported=True, late=state.late | frozenset(answer.report.absent))
+        absent = state.late  # their candidates were not looked at
+        state = _without(state, answer.report.absent).note(
             filtered=sum(answer.report.filtered.values()),
-            saturated=answer.report.saturated and not answer.report.gains,
+            saturated=answer.report.saturated and not answer.report.gains and not absent,
             best_gain=max(answer.report.gains, default=float("nan")),
         )
     return _selection_done(config, state, known)
@@ -89,7 +91,7 @@ def _(answer: m.Selected, config, state, known):
 @_apply.register
 def _(answer: m.Unselected, config, state, known):
     state = state.spent("explorer", answer.seconds)
-    if answer.absent:
+    if answer.absent and not state.reported:
         state = replace(_without(state, (answer.absent,)), late=state.late | {answer.absent})
     return _selection_done(config, state, known)
 
@@ -106,7 +108,7 @@ def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
         return state
     if not state.reported and state.late and state.attempt < MAX_ATTEMPTS:
         return replace(state, picked=(), attempt=state.attempt + 1)
-    picked = {record.frame_id: record for record in state.picked}
+    picked = {record.frame_id: record for record in state.picked if state.reported}
     pending = tuple(picked[frame_id] for frame_id in sorted(picked))
     state = replace(state, phase=LABEL, picked=(), pending=pending, reported=False).note(selected=len(pending))
     return _labels_done(config, state, known)
@@ -114,7 +116,10 @@ def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
 
 def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
     """A team is given up: what it was working on is asked of others."""
-    state = replace(_without(state, (team,)), lost=state.lost | {team})
+    state = replace(_without(state, (team,)), lost=state.lost | {team}, late=state.late - {team})
+    if state.phase == PROBE:
+        reason = f"{team} did not come back from the test"
+        return replace(state, phase=DONE, production={**state.production, "reason": reason, "stable": False})
     return _selection_done(config, state, known) if state.phase == SELECT else state
 
 
@@ -179,7 +184,6 @@ def next_round(state: RunState) -> RunState:
             picked=(),
             ended="",
             history=(*state.history, record),
-            late=frozenset(),
             attempt=0,
         )
     )

@@ -43,6 +43,8 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         problems += _unknown_elements(frames, given, type_map)
     for name, some in frames.items():
         problems += check_starts(config.explore, name, some)
+    if config.select.bandwidth == "density" and any(frame.volume == 0 for some in frames.values() for frame in some):
+        problems.append('select.bandwidth: "density" needs cells with a volume; give a number, or a cell with vacuum')
     if problems:
         raise InputError(problems)
     state = RunState(

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -45,10 +46,11 @@ class Comparison:
 
     def run(self, candidates: list[Record]) -> None:
         """Filter the candidates and score them; raises Absent, Over."""
-        section = self._section.filter
-        if self._order.distilling:
-            section = section.model_copy(update={"max_force": np.inf})
-        reasons = Filter(section, self._order.volumes, self._order.band)
+        reasons = Filter(self._section.filter, self._order.volumes, self._order.band)
+        if self._order.distilling:  # a bad prediction of the student is a reason to take a frame
+            candidates = [(record, replace(record, prediction=None)) for record in candidates]
+        else:
+            candidates = [(record, record) for record in candidates]
         self.mine, self.dropped = _filtered(candidates, reasons, self._blocks.known)
         if self._rule.score == "random" and not self._order.census:
             self.pool = Pool(self._rule, 1.0)
@@ -149,11 +151,13 @@ def _sample(stream: Iterator[np.ndarray]) -> list[np.ndarray]:
     return first
 
 
-def _filtered(candidates: list[Record], reasons: Filter, known: set[str]) -> tuple[dict[str, Record], Counter]:
+def _filtered(
+    candidates: Sequence[tuple[Record, Record]], reasons: Filter, known: set[str]
+) -> tuple[dict[str, Record], Counter]:
     kept: dict[str, Record] = {}
     dropped: Counter[str] = Counter()
-    for record in candidates:
-        reason = reasons.reason(record)
+    for record, judged in candidates:
+        reason = reasons.reason(judged)
         if reason is not None:
             dropped[reason.split(":")[0]] += 1
         elif record.frame_id not in known:

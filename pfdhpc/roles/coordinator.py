@@ -64,6 +64,8 @@ class Coordinator:
     def __post_init__(self):
         self.state = RunState()
         self._since: dict[str, float] = {}
+        self._sent_to: dict[str, str] = {}
+        self._reported = 0.0  # when the last selection's root told its outcome
         self.overheads: dict[str, list[float]] = {}
         self.evaluated: m.Evaluated | None = None
 
@@ -99,7 +101,7 @@ class Coordinator:
         """Send everyone home with an exit code; False if some team is still inside a task and cannot hear."""
         for team in self.layout.teams:
             self.channel.send(team.leader, m.Shutdown("shutdown", code))
-        idle = not self.state.running and not self.state.lost
+        idle = not self._since and not self.state.lost  # every order has been answered
         return idle and self.channel.flush(patience)
 
     # start
@@ -187,14 +189,23 @@ class Coordinator:
     def _accept(self, source: int, answer: m.Answer) -> None:
         """Apply an answer, but not that of a team given up, whose work another one does now."""
         team = self.layout.team_of(source)
-        if team is not None and self.state.running.get(answer.order_id) == team.name:
+        if team is None:
+            return
+        self.state = replace(self.state, late=self.state.late - {team.name})
+        if self.state.running.get(answer.order_id) == team.name:
             self._apply(answer)
+        else:
+            self._since.pop(answer.order_id, None)
+            self._sent_to.pop(answer.order_id, None)
 
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
         self.state = apply(self.config, self.books.aged(before), answer, self.store.records)
         if isinstance(answer, m.Evaluated):
             self.evaluated = answer
+        if isinstance(answer, m.Selected) and answer.report is not None:
+            self._reported = time.monotonic()
+        self._sent_to.pop(answer.order_id, None)
         since = self._since.pop(answer.order_id, None)
         if since is not None:
             kind = answer.order_id.split("/")[0]
@@ -208,6 +219,7 @@ class Coordinator:
             self.channel.send(team.leader, self._delivery.complete(team.name, order, self._level()))
             self.state = self.state.issued(order.order_id, team.name)
             self._since[order.order_id] = time.monotonic()
+            self._sent_to[order.order_id] = team.name
 
     def _apply_known_labels(self) -> None:
         if self.state.phase != LABEL or self.state.running:
@@ -221,13 +233,13 @@ class Coordinator:
     def _give_up_overdue(self) -> None:
         now = time.monotonic()
         for order_id, since in list(self._since.items()):
-            team = self.state.running.get(order_id)
-            if team is None or now - since <= self._patience(order_id):
+            team = self._sent_to[order_id]
+            if team in self.state.lost or now - since <= self._patience(order_id):
                 continue
             self.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
             role = team.rsplit("-", 1)[0]
             self.state = lose(self.config, self.state, team, self.store.records)
-            if all(other.name in self.state.lost for other in self.layout.of_role(role)):
+            if self.state.phase != DONE and all(other.name in self.state.lost for other in self.layout.of_role(role)):
                 self.state = replace(self.state, failure=f"no {role} team is left")
 
     def _patience(self, order_id: str) -> float:
@@ -235,6 +247,8 @@ class Coordinator:
             attempts = 1 + len(self.config.label.retries)
             frames = order_id.count("+") + 1
             return 60 + 2 * self.config.label.timeout * attempts * frames
+        if order_id.startswith("select/") and self.state.reported:  # the others have ended: so should this one
+            return self._reported - self._since[order_id] + 4 * self.config.select.patience
         return self.config.run.overdue
 
     def _level(self) -> str:
@@ -247,6 +261,7 @@ class Coordinator:
         """An agreed stop: labels that will be there in time are waited for, everything is saved."""
         self.listener.say(f"stopping: {reason}")
         self._drain(reason)
+        self._receive(0.0)
         self._settle(wait=True)
         self.books.save_what_can_be(self.state)
         too_short = self.stopping.left() is not None and not self.stopping.asked

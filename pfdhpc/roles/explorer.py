@@ -61,7 +61,10 @@ class ExplorerProgram:
 
     @handle.register
     def _(self, order: m.Select) -> m.Answer:
-        return self._selector.select(order)
+        try:
+            return self._selector.select(order)
+        except InputError as error:
+            raise RuntimeError(f"selection is not possible: {error}") from error
 
     @handle.register
     def _(self, order: m.Probe) -> m.Answer:

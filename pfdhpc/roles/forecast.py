@@ -214,6 +214,7 @@ NAMES: Mapping[type, str] = {
     m.LabelFrames: "the next label",
     m.Train: "the next training round",
     m.Evaluate: "the final evaluation",
+    m.Probe: "the test of the student",
 }
 
 

@@ -63,7 +63,7 @@ class Narrator:
             return
         dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(report.filtered.items()))
         text = f"{len(report.gains)} of {report.n_candidates} candidates"
-        if report.gains:
+        if report.gains and report.gains[0] == report.gains[0]:  # not drawn by lot
             text += f", entropy gain {report.gains[0]:.1f} to {report.gains[-1]:.1f} nat"
         text += f"; filtered out: {dropped}" if dropped else ""
         text += "; nothing more is new" if report.saturated else ""

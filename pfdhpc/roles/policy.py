@@ -51,8 +51,8 @@ def seed_of(config: Config, *parts: object) -> int:
 
 
 def _idle(state: RunState, layout: Layout, role: str) -> Iterator[Team]:
-    busy = set(state.running.values())
-    return (team for team in layout.of_role(role) if team.name not in busy and team.name not in state.lost)
+    busy = {*state.running.values(), *state.lost, *state.late}
+    return (team for team in layout.of_role(role) if team.name not in busy)
 
 
 def _one(state: RunState, layout: Layout, role: str, order: m.Order) -> Iterator[tuple[Team, m.Order]]:
@@ -206,7 +206,7 @@ def _evaluate(config: Config, state: RunState, layout: Layout):
 
 
 def _probe(config: Config, state: RunState, layout: Layout):
-    hottest = max(max(map(ends, config.explore.temperatures)))
+    hottest = max(max(ends(ramp)) for ramp in config.explore.temperatures)
     frame = state.replicas[0].start
     order = m.Probe(f"probe/{state.round}", state.teacher, state.model, frame, hottest, state.species)
     yield from _one(state, layout, EXPLORER, order)

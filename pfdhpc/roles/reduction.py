@@ -21,7 +21,7 @@ from ..select.greedy import Chooser, Proposal, Rule
 from . import messages as m
 from .comparison import Comparison, Progress, entropy_of
 from .reference import Blocks, Shard
-from .talk import STOP, Absent, Mailbox, Over, Talk
+from .talk import DONE, STOP, Absent, Mailbox, Over, Talk
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Reduction:
         ended without this one.
         """
         others = {team: rank for team, rank in order.participants.items() if team != self._team}
-        talk = Talk(self._mailbox, selection_of(order), others)
+        talk = Talk(self._mailbox, selection_of(order), self._team, others)
         self._shard.learn(record.frame for record in order.reference)
         try:
             return self._side(order, talk, candidates)
@@ -116,12 +116,16 @@ class _Side:
         return Account(len(found.mine), found.dropped, found.pool.novelty(), found.census.total())
 
     def _accept(self, picks: Sequence[Proposal]) -> None:
-        gains = {pick.frame_id: pick.score for pick in picks}
+        gains = {pick.frame_id: self._gain(pick) for pick in picks}
         for candidate in self._comparison.accept(picks):
             record = self._comparison.mine[candidate.frame_id]
             self._picked.append(record.with_origin(novelty=gains[candidate.frame_id]))
         for pick in picks:
             self._blocks.keep(pick.frame_id, pick.descriptors)
+
+    def _gain(self, pick: Proposal) -> float:
+        """Nats; NaN for a frame that was drawn by lot."""
+        return np.nan if self._rule.score == "random" else pick.score
 
 
 class _Follower(_Side):
@@ -130,20 +134,18 @@ class _Follower(_Side):
     def run(self, root: str) -> tuple[tuple[Record, ...], None]:
         self._talk.tell(root, "account", self._account())
         step = 0
-        try:
-            while True:
-                offers = tuple(self._comparison.pool.offers(self._rule.chunk))
-                self._talk.tell(root, "offer", Offer(step, offers))
-                step += self._learn(root)
-        except Over:
-            if self._comparison.census is not None:
-                self._talk.tell(root, "total", self._comparison.census.total())
-            return tuple(self._picked), None
+        while not self._talk.done:
+            offers = tuple(self._comparison.pool.offers(self._rule.chunk))
+            self._talk.tell(root, "offer", Offer(step, offers))
+            step += self._learn(root)
+        if self._comparison.census is not None:
+            self._talk.tell(root, "total", self._comparison.census.total())
+        return tuple(self._picked), None
 
     def _learn(self, root: str) -> int:
-        """Take up all picks that were told; returns the number of steps. Raises Over at the end."""
+        """Take up all picks that were told; returns the number of steps."""
         found = self._talk.wait("picks", 2 * self._patience)
-        if found is None:
+        if found is None and not self._talk.done:
             raise Absent(root, "word on the selection", 2 * self._patience)
         steps = 0
         while found is not None:
@@ -176,8 +178,9 @@ class _Root(_Side):
             ids = {pick.frame_id for pick in picks}
             owners |= {team for team, some in current.items() if ids & {item.frame_id for item in some}}
             step += 1
-        self._talk.tell_all(STOP)
-        return tuple(self._picked), self._report(chooser, accounts, self._absent - owners)
+        absent = self._absent - owners
+        self._talk.tell_all(DONE, absent)
+        return tuple(self._picked), self._report(chooser, accounts, absent)
 
     def _accounts(self) -> list[Account]:
         """What all teams that take part tell of their candidates; the others are absent."""
@@ -224,7 +227,7 @@ class _Root(_Side):
         return m.SelectReport(
             n_candidates=sum(account.candidates for account in accounts),
             filtered=dict(dropped),
-            gains=tuple(pick.score for pick in chooser.picks),
+            gains=tuple(self._gain(pick) for pick in chooser.picks),
             picked=tuple(pick.frame_id for pick in chooser.picks),
             saturated=chooser.saturated,
             absent=tuple(sorted(absent)),

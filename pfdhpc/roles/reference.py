@@ -5,14 +5,18 @@ blocks are the same for any number of teams. A frame's descriptors are made once
 block, and kept in the run directory.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..data import Frame
+from ..errors import StoreError
 from ..store.cache import ArrayCache
 from .describe import Describe
 from .talk import Absent, Talk
+
+log = logging.getLogger(__name__)
 
 AHEAD = 2
 """Blocks asked for before they are needed."""
@@ -57,7 +61,11 @@ class Shard:
         """Descriptors by frame id, also for jobs to come."""
         self._known |= descriptors
         if self._cache is not None:
-            self._cache.put(descriptors)
+            try:
+                self._cache.put(descriptors)
+            except StoreError as error:  # they can be made again: no reason to end a job
+                log.warning("descriptors are not kept for the next job: %s", error)
+                self._cache = None
 
     def stack(self, frame_ids: Sequence[str]) -> np.ndarray:
         """Descriptors (n, d) of some frames, one below the other; those not made in any job are made now."""

@@ -22,25 +22,35 @@ class Selector:
         self._config, self._folder, self._team = config, folder, team
         self._mailbox = Mailbox(peers)
         self._candidates: dict[tuple[int, str], tuple[Record, ...]] = {}  # by round and replica
+        self._considered: tuple[int, set[tuple[int, str]]] = (-1, set())  # round of a selection, and what it looked at
         self._shard: Shard | None = None
         self._model = ""
 
     def hold(self, round: int, replica: str, records: Iterable[Record]) -> None:
         """The candidates of one replica's segment."""
+        self._forget(round)
         self._candidates[round, replica] = tuple(records)
 
     def select(self, order: m.Select) -> m.Answer:
         """Take part in a selection; where it does not come about, the candidates are kept."""
         started = time.monotonic()
+        self._forget(order.round)
         reduction = Reduction(self._config.select, self._team, self._mailbox, self._shard_for(order))
         try:
-            picked, report = reduction.run(order, self._considered(order))
+            picked, report = reduction.run(order, self._those_of(order))
         except Unheard as error:
             return m.Unselected(order.order_id, time.monotonic() - started, error.team, str(error))
-        self._candidates.clear()
+        self._considered = order.round, set(self._candidates)
         return m.Selected(order.order_id, time.monotonic() - started, picked, report)
 
-    def _considered(self, order: m.Select) -> list[Record]:
+    def _forget(self, round: int) -> None:
+        """In a new round: what a selection has looked at. In the same one it may be made again."""
+        when, looked_at = self._considered
+        if when != round:
+            for key in looked_at & self._candidates.keys():
+                del self._candidates[key]
+
+    def _those_of(self, order: m.Select) -> list[Record]:
         """Ours of this round, if the coordinator counts their replica, and what is left of earlier ones."""
         return [
             record

@@ -255,7 +255,7 @@ def _selection(section: SelectSection, material: Material, report: m.SelectRepor
     atoms = sum(material.reference_ids.values())
     return Selection(
         indices=tuple(place for place, _ in picked),
-        gains=(np.nan,) * len(picked) if section.method == "random" else report.gains,
+        gains=report.gains,
         saturated=report.saturated,
         novelty=novelty,
         filtered=report.filtered,

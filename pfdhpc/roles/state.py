@@ -85,7 +85,7 @@ class RunState:
     failure: str = ""  # why it cannot go on
     running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
     lost: frozenset[str] = frozenset()  # teams given up
-    late: frozenset[str] = frozenset()  # teams the selections of this round go without
+    late: frozenset[str] = frozenset()  # teams that missed a selection and have not been heard of since
     attempt: int = 0  # selections of this round that did not come about
     reported: bool = False  # the root of the selection has told its outcome
 

@@ -10,7 +10,9 @@ from ..parallel.channel import Channel
 from . import messages as m
 
 STOP = "stop"
-"""The kind of message that ends a selection for whoever gets it."""
+"""The kind of message that breaks a selection off for whoever gets it."""
+DONE = "done"
+"""The kind of message by which the root ends a selection; its content are the teams left out."""
 
 
 class Unheard(TaskError):
@@ -61,8 +63,9 @@ class Mailbox:
 class Talk:
     """One team's part of the talk in one selection. ``others`` are the leaders' ranks by team."""
 
-    def __init__(self, mailbox: Mailbox, name: str, others: Mapping[str, int]):
-        self._mailbox, self._name, self.others = mailbox, name, others
+    def __init__(self, mailbox: Mailbox, name: str, team: str, others: Mapping[str, int]):
+        self._mailbox, self._name, self._team, self.others = mailbox, name, team, others
+        self.done = False  # the root has ended the selection, with this team in it
         self._teams = {rank: team for team, rank in others.items()}
         self._heard: dict[str, deque[tuple[str, Any]]] = defaultdict(deque)
         self._rules: dict[str, Callable[[str, Any], None]] = {}
@@ -79,10 +82,13 @@ class Talk:
             self.tell(team, kind, content)
 
     def wait(self, kind: str, timeout: float) -> tuple[str, Any] | None:
-        """``(team, content)`` of the next message of a kind; None after ``timeout`` seconds. Raises Over."""
+        """``(team, content)`` of the next message of a kind; None after ``timeout`` seconds, or when the root is done.
+
+        Raises Over.
+        """
         deadline = time.monotonic() + timeout
         while not self._heard[kind]:
-            if not self._take(max(0.0, deadline - time.monotonic())):
+            if self.done or not self._take(max(0.0, deadline - time.monotonic())):
                 return None
         return self._heard[kind].popleft()
 
@@ -102,8 +108,11 @@ class Talk:
         if found is None:
             return False
         team, message = self._teams[found[0]], found[1]
-        if message.kind == STOP:
+        if message.kind == STOP or (message.kind == DONE and self._team in message.content):
             raise Over("the selection has ended without this team")
+        if message.kind == DONE:
+            self.done = True
+            return True
         if message.kind in self._rules:
             self._rules[message.kind](team, message.content)
         else:

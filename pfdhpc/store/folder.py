@@ -70,30 +70,31 @@ class ShardFolder:
         keys = list(keys)
         found = {key: row for key in keys if (row := self._recent.get(key)) is not None}
         for _ in range(RELISTS):
-            by_shard: dict[int, list[str]] = {}
+            by_shard: dict[int, dict[str, Place]] = {}
             for key in keys:
                 if key not in found:
-                    by_shard.setdefault(self.index[key].number, []).append(key)
+                    place = self.index[key]
+                    by_shard.setdefault(place.number, {})[key] = place
             if not by_shard:
                 return [found[key] for key in keys]
-            for number, missing in by_shard.items():
-                found |= self._read(number, missing)
+            for number, places in by_shard.items():
+                found |= self._read(number, places)
         raise StoreError(f"{self.directory}: its files keep changing; run again")
 
-    def _read(self, number: int, keys: Sequence[str]) -> dict[str, Row]:
+    def _read(self, number: int, places: Mapping[str, Place]) -> dict[str, Row]:
         """Rows of one shard; none of one merged into another just now, which the index knows already."""
-        places = [self.index[key] for key in keys]
         try:
-            rows = read_rows(self._path(number), [place.row for place in places])
+            rows = read_rows(self._path(number), [place.row for place in places.values()])
         except FileNotFoundError:
-            if all(self.index[key].number == number for key in keys):
+            if all(self.index[key].number == number for key in places):
                 raise StoreError(f"{self._path(number)}: has vanished; restore it from a backup") from None
             return {}
         except Damaged as error:
             raise _with_remedy(error) from None
-        for key, row in zip(keys, rows, strict=True):
+        found = dict(zip(places, rows, strict=True))
+        for key, row in found.items():
             self._recent.put(key, row)
-        return dict(zip(keys, rows, strict=True))
+        return found
 
     def _take(self, path: Path) -> None:
         """Learn of a shard, newest first: one whose rows are all in newer ones is the leftover of a merge."""

@@ -5,8 +5,10 @@ import pytest
 from selections import Describe, make_records, picked_of, run_teams
 
 from pfdhpc.config.select import SelectSection
+from pfdhpc.errors import TaskError
+from pfdhpc.parallel.channel import local_channels
 from pfdhpc.roles.reference import Shard
-from pfdhpc.roles.talk import Absent, Over
+from pfdhpc.roles.talk import DONE, Absent, Mailbox, Over, Talk
 from pfdhpc.select.entropy import entropy
 from pfdhpc.store.cache import ArrayCache
 
@@ -108,3 +110,26 @@ def test_the_census_tells_the_entropies(n_teams):
 def test_a_bandwidth_that_tells_nothing_is_warned_of():
     assert run_teams([CANDIDATES], REFERENCE, bandwidth=1e-5)[0][1].warning
     assert run_teams([CANDIDATES], REFERENCE, bandwidth=100.0)[0][1].warning
+
+
+def test_a_team_that_breaks_off_ends_the_selection_for_all_without_half_of_it():
+    class Broken(Describe):
+        def __call__(self, frames):
+            raise TaskError("no descriptor")
+
+    shards = [Shard("cpu", Describe()), Shard("cpu", Describe()), Shard("cpu", Broken())]
+    results = run_teams(shared_out(3), REFERENCE, SelectSection(patience=5.0), shards=shards)
+    assert isinstance(results[2], TaskError) and all(isinstance(result, Over) for result in results[:2])
+
+
+def test_a_team_left_out_is_told_so_and_returns_no_picks():
+    """Its candidates were not looked at: they wait for the next selection."""
+    channels = local_channels(2)
+    root, follower = (Mailbox(channel) for channel in channels)
+    talk = Talk(follower, "select/1.0", "b", {"a": 0})
+    Talk(root, "select/1.0", "a", {"b": 1}).tell_all(DONE, frozenset({"b"}))
+    with pytest.raises(Over):
+        talk.wait("picks", 1.0)
+    again = Talk(follower, "select/2.0", "b", {"a": 0})
+    Talk(root, "select/2.0", "a", {"b": 1}).tell_all(DONE, frozenset())
+    assert again.wait("picks", 1.0) is None and again.done

@@ -202,3 +202,32 @@ def test_the_state_knows_the_species_of_systems_and_given_frames(tmp_path):
     base = config()
     system = base.system[0].model_copy(update={"structures": [tmp_path / "cu.vasp"]})
     assert begin(base.model_copy(update={"system": [system]}), ()).state.species == (29,)
+
+
+def test_a_run_is_not_saturated_while_a_late_team_may_have_something_new():
+    setup = config(ranks={"explorer": {"teams": 2}})
+    for absent, saturated in (((), True), (("explorer-1",), False)):
+        state = started(phase=SELECT).issued("select/1.0/explorer-0", "explorer-0")
+        report = m.SelectReport(5, {}, (), True, absent=absent)
+        state = apply(setup, state, m.Selected("select/1.0/explorer-0", 1.0, (), report), lambda ids: [])
+        assert state.history[1].saturated == saturated
+        assert (state.ended == "saturated") == saturated
+
+
+def test_a_late_team_gets_no_work_until_it_is_heard_of_again():
+    setup = config(ranks={"explorer": {"teams": 2}})
+    layout = plan_layout(setup.ranks, 6)
+    busy = started(late=frozenset({"explorer-1"}))
+    assert [team.name for team, _ in plan(setup, busy, layout)] == ["explorer-0"]
+    assert len(plan(setup, replace(busy, late=frozenset()), layout)) == 2
+
+
+def test_partial_picks_of_a_selection_without_an_outcome_are_not_labelled():
+    setup = config(ranks={"explorer": {"teams": 2}})
+    state = started(phase=SELECT)
+    for team in ("explorer-0", "explorer-1"):
+        state = state.issued(f"select/1.0/{team}", team)
+    picked = (replace(labelled(3), label=None, labelling=None),)
+    state = apply(setup, state, m.Selected("select/1.0/explorer-1", 1.0, picked, None), lambda ids: [])
+    state = apply(setup, state, m.Failed("select/1.0/explorer-0", 1.0, "a reason"), lambda ids: [])
+    assert state.phase != SELECT and not state.pending

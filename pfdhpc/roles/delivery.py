@@ -1,6 +1,6 @@
 """Records travel to a team once per job: orders name them, and those not sent before are attached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..data import Record
@@ -19,25 +19,23 @@ class Delivery:
 
     def complete(self, team: str, order: m.Order, level: str) -> m.Order:
         """The order with the records it names and the team lacks; ``level``: at which a frame may have been refused."""
-        self._level = level
         if isinstance(order, m.Select):
             mine = [key for key in order.reference_ids if self._owner(key, order) == team]
-            return replace(order, reference=self._missing(team, mine, _structure_only))
+            return replace(order, reference=tuple(map(_structure_only, self._missing(team, mine, level))))
         if isinstance(order, m.Train):
-            return replace(order, records=self._missing(team, (*order.old_ids, *order.new_ids, *order.validation_ids)))
+            keys = (*order.old_ids, *order.new_ids, *order.validation_ids)
+            return replace(order, records=self._missing(team, keys, level))
         if isinstance(order, m.Evaluate):
-            return replace(order, records=self._missing(team, (*order.train_ids, *order.test_ids)))
+            return replace(order, records=self._missing(team, (*order.train_ids, *order.test_ids), level))
         return order
 
-    def _missing(
-        self, team: str, keys: Sequence[str], form: Callable[[Record], Record] = lambda record: record
-    ) -> tuple[Record, ...]:
+    def _missing(self, team: str, keys: Sequence[str], level: str) -> tuple[Record, ...]:
+        """Labelled records by label id, refused ones by frame id, as far as the team has not been sent them."""
         sent = self._sent.setdefault(team, set())
         missing = [key for key in keys if key not in sent]
         sent.update(missing)
         labelled = self._store.records([key for key in missing if ":" in key])
-        refused = [self._store.refused(key, self._level) for key in missing if ":" not in key]
-        return tuple(form(record) for record in (*labelled, *refused))
+        return (*labelled, *(self._store.refused(key, level) for key in missing if ":" not in key))
 
     def _owner(self, key: str, order: m.Select) -> str:
         return owner_of(block_of(key, self._blocks), list(order.participants))

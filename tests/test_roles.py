@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pfdhpc.config import parse
 from pfdhpc.config.schema import TestSection as SharesSection
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
+from pfdhpc.errors import StoreError
 from pfdhpc.parallel.layout import plan_layout
 from pfdhpc.roles import messages as m
 from pfdhpc.roles.apply import apply, lose
+from pfdhpc.roles.begin import resume
 from pfdhpc.roles.metrics import error_table, exploring_errors
 from pfdhpc.roles.persist import from_tree, to_tree
 from pfdhpc.roles.policy import plan, seed_of
@@ -272,3 +274,17 @@ def test_lines_on_the_terminal_show_any_text_as_it_is(capsys):
     answer = m.Labelled("label/a", 1.0, (m.LabelOutcome(record, "SCF [/bold] failed [ranks]"),))
     narrator.event(before, apply(setup, before, answer, lambda ids: []), answer)
     assert "rejected: SCF [/bold] failed [ranks]" in capsys.readouterr().out
+
+
+def test_what_a_newer_version_wrote_is_refused_and_what_an_older_one_lacks_has_its_default():
+    tree = to_tree(started())
+    del tree["production"], tree["species"]
+    assert from_tree(tree).species == ()
+    for strange in ({**tree, "flavour": 1}, {**tree, "class:": "RunStateOfTomorrow"}):
+        with pytest.raises(StoreError, match="newer pfdhpc"):
+            from_tree(strange)
+
+
+def test_a_training_without_a_label_left_is_a_clear_failure():
+    state = started(phase=TRAIN, train_ids=(), fresh=())
+    assert "no label to train on" in resume(config(), state, state).failure

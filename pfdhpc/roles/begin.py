@@ -18,7 +18,7 @@ from ..errors import InputError
 from .apply import check_alive, next_round
 from .converge import SATURATED, reason_to_end
 from .policy import seed_of
-from .state import DONE, EVALUATE, Replica, RoundRecord, RunState
+from .state import DONE, EVALUATE, TRAIN, Replica, RoundRecord, RunState
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def resume(config: Config, kept: RunState, fresh: RunState, changed: Collection[
     kept = replace(kept, replicas=replicas, species=fresh.species)
     if any(key.startswith("ranks.") for key in changed):
         kept = replace(kept, durations={})
+    if kept.phase == TRAIN and not (kept.train_ids or kept.fresh):
+        return replace(kept, failure="frames/ holds no label to train on any more; put back the files taken out of it")
     if kept.phase in (EVALUATE, DONE):
         reason = reason_to_end(config.converge, kept)
         searched_otherwise = any(key.startswith(("explore.", "select.")) for key in changed)

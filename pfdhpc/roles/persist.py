@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..data import Frame, Label, Labelling, Origin, Record
+from ..errors import StoreError
 from .messages import ModelRef
 from .metrics import Errors, ErrorTable
 from .state import Replica, RoundRecord, RunState
@@ -32,10 +33,19 @@ def to_tree(value: Any) -> Any:
 
 
 def from_tree(tree: Any) -> Any:
-    """The inverse of :func:`to_tree`; lists come back as tuples."""
+    """The inverse of :func:`to_tree`; lists come back as tuples. Raises StoreError for what a newer version wrote."""
     if isinstance(tree, list | tuple):
         return tuple(from_tree(item) for item in tree)
     if not isinstance(tree, Mapping):
         return tree
     values = {key: from_tree(item) for key, item in tree.items() if key != CLASS}
-    return KNOWN[tree[CLASS]](**values) if CLASS in tree else values
+    return _built(tree[CLASS], values) if CLASS in tree else values
+
+
+def _built(name: str, values: dict[str, Any]) -> Any:
+    """An object of a class by name; what an older checkpoint lacks has its default."""
+    cls = KNOWN.get(name)
+    strange = {name} if cls is None else values.keys() - {item.name for item in fields(cls)}
+    if strange:
+        raise StoreError(f"the checkpoint has {', '.join(sorted(strange))}: a newer pfdhpc wrote it; use that one")
+    return cls(**values)

@@ -184,3 +184,25 @@ def test_a_teacher_that_is_not_there_is_found_at_once(values, tmp_path, model, s
 def test_a_section_with_several_contradictions_names_them_all():
     item = {"type": "value_error", "loc": ("explore",), "input": {}, "msg": "Value error, one\ntwo"}
     assert _explain(item) == ["explore: one", "explore: two"]
+
+
+@pytest.mark.parametrize(
+    "section, key, value, words",
+    [
+        ("label", "isolation", "process", "label: isolation: a teacher has none"),
+        ("label", "retries", [{"a": 1}], "label: retries: a teacher has none"),
+        ("train", "start_from", "parent", "train.start_from: student.warm_start"),
+        ("train", "first_steps", 0, "train.first_steps: 0"),
+        ("explore", "engine", "ase", "explore.engine"),
+    ],
+)
+def test_what_a_distillation_would_not_read_is_refused(values, tmp_path, section, key, value, words):
+    del values["label"]
+    values |= {"workflow": "distill", "student": {"preset": "se_e2_a"}}
+    values["explore"].pop("engine", None)
+    values["explore"].pop("options", None)
+    assert parse(values, tmp_path).label.type == "teacher"
+    if value == "ase":
+        values["explore"]["options"] = {"calculator": "ase.calculators.emt.EMT"}
+    values.setdefault(section, {})[key] = value
+    assert words in "\n".join(problems(values, tmp_path))

@@ -47,6 +47,9 @@ class LabelSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self):
+        given = [key for key in ("options", "retries", "isolation") if key in self.model_fields_set]
+        if self.type == "teacher" and given:
+            raise ValueError("\n".join(f"{key}: a teacher has none; remove it" for key in given))
         if self.type == "ase" and "calculator" not in self.options:
             raise ValueError('options.calculator is missing; e.g. calculator = "ase.calculators.emt.EMT"')
         if self.type == "deepmd" and "model" not in self.options:

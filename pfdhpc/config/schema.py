@@ -119,6 +119,14 @@ class Config(Section):
                 problems.append(f'label.type: "{self.label.type}", but a teacher labels here: remove the key')
             if self.train.first_steps == 0:
                 problems.append("train.first_steps: 0, but a student begins with random weights; give it some")
+            if "start_from" in self.train.model_fields_set:
+                problems.append("train.start_from: student.warm_start says where a round starts; remove the key")
+            if self.explore.engine != "lammps":
+                problems.append(
+                    f'explore.engine: "{self.explore.engine}", but the teacher explores, in LAMMPS: remove it'
+                )
+            if self.explore.committee:
+                problems.append("explore.committee: here it is the teacher and the student; remove the key")
             return problems
         problems = ['student: only used in workflow = "distill"; remove the section'] if self.student else []
         if self.label.type == "teacher":

@@ -47,7 +47,9 @@ class SelectSection(Section):
     score: Literal["neutral", "sum"] = Field(
         "neutral", description="of a frame: the mean of its average and largest δH, or the sum over its atoms"
     )
-    chunk: int = Field(10, ge=1, description="frames method pfd picks at a time; the last chunk may exceed max_sel")
+    chunk: int = Field(
+        10, ge=1, description="frames method pfd picks at a time; in `pfdhpc select` the last chunk may exceed max_sel"
+    )
     quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(
         {}, description="frames of a system in a round, at most, by its name"
     )

@@ -210,8 +210,7 @@ def _(answer: m.Evaluated, config, state, known):
         )
     if config.student is None:
         return replace(state, phase=DONE)
-    probed = config.student.probe_steps and config.explore.engine == "lammps"
-    return replace(state, phase=PROBE if probed else DONE, production={"product": answer.product})
+    return replace(state, phase=PROBE if config.student.probe_steps else DONE, production={"product": answer.product})
 
 
 @_apply.register

@@ -19,8 +19,6 @@ from .talk import Talk
 
 SAMPLE = 512
 """Environments of the reference from which a bandwidth is found, or judged."""
-
-
 GROUP = 4096
 """Environments of a census compared at a time, about."""
 Progress = Callable[[str, int, int], None]
@@ -42,16 +40,16 @@ class Comparison:
         self._section, self._rule, self._order = section, rule, order
         self._shard, self._blocks, self._talk, self.progress = shard, blocks, talk, progress
         self.census: Census | None = None
-        self.bandwidth, self.warning = float("nan"), ""
+        self.bandwidth = float("nan")
+        self._sampled = np.zeros((0, 1))
 
     def run(self, candidates: list[Record]) -> None:
         """Filter the candidates and score them; raises Absent, Over."""
         reasons = Filter(self._section.filter, self._order.volumes, self._order.band)
+        reason_of = reasons.reason
         if self._order.distilling:  # a bad prediction of the student is a reason to take a frame
-            candidates = [(record, replace(record, prediction=None)) for record in candidates]
-        else:
-            candidates = [(record, record) for record in candidates]
-        self.mine, self.dropped = _filtered(candidates, reasons, self._blocks.known)
+            reason_of = lambda record: reasons.reason(replace(record, prediction=None))  # noqa: E731
+        self.mine, self.dropped = _filtered(candidates, reason_of, self._blocks.known)
         if self._rule.score == "random" and not self._order.census:
             self.pool = Pool(self._rule, 1.0)
             for record in self.mine.values():
@@ -66,12 +64,15 @@ class Comparison:
             self.census.extend(ours, picks)
         return ours
 
+    def warning(self) -> str:
+        """What is to be said against the bandwidth, judged by a sample of the reference; empty if nothing is."""
+        return (unsuitable(self._sampled, self.bandwidth) or "") if len(self._sampled) else ""
+
     def _score(self) -> None:
         stream = self._blocks.stream(self._section.patience)
         first = _sample(stream)
-        self.bandwidth = self._order.bandwidth or spread_bandwidth(np.concatenate(first)[:SAMPLE])
-        if first:
-            self.warning = unsuitable(np.concatenate(first)[:SAMPLE], self.bandwidth) or ""
+        self._sampled = np.concatenate(first)[:SAMPLE] if first else np.zeros((0, 1))
+        self.bandwidth = self._order.bandwidth or spread_bandwidth(self._sampled)
         self.pool = Pool(self._rule, self.bandwidth, self._shard.device)
         for done, record in enumerate(self.mine.values(), 1):
             self._talk.serve()
@@ -152,12 +153,12 @@ def _sample(stream: Iterator[np.ndarray]) -> list[np.ndarray]:
 
 
 def _filtered(
-    candidates: Sequence[tuple[Record, Record]], reasons: Filter, known: set[str]
+    candidates: Sequence[Record], reason_of: Callable[[Record], str | None], known: set[str]
 ) -> tuple[dict[str, Record], Counter]:
     kept: dict[str, Record] = {}
     dropped: Counter[str] = Counter()
-    for record, judged in candidates:
-        reason = reasons.reason(judged)
+    for record in candidates:
+        reason = reason_of(record)
         if reason is not None:
             dropped[reason.split(":")[0]] += 1
         elif record.frame_id not in known:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import Config
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
@@ -31,6 +31,13 @@ POLL = 0.25
 NO_PROGRESS = "nothing was finished for good in this job: give it a longer wall-time"
 START_PATIENCE = 900.0
 """Seconds in which every team must have loaded its programs."""
+
+
+class Sent(NamedTuple):
+    """To which team an order went, and when (monotonic seconds)."""
+
+    team: str
+    at: float
 
 
 @dataclass
@@ -63,8 +70,7 @@ class Coordinator:
 
     def __post_init__(self):
         self.state = RunState()
-        self._since: dict[str, float] = {}
-        self._sent_to: dict[str, str] = {}
+        self._sent: dict[str, Sent] = {}  # orders without an answer, also those that others have been asked for
         self._reported = 0.0  # when the last selection's root told its outcome
         self.overheads: dict[str, list[float]] = {}
         self.evaluated: m.Evaluated | None = None
@@ -101,7 +107,7 @@ class Coordinator:
         """Send everyone home with an exit code; False if some team is still inside a task and cannot hear."""
         for team in self.layout.teams:
             self.channel.send(team.leader, m.Shutdown("shutdown", code))
-        idle = not self._since and not self.state.lost  # every order has been answered
+        idle = not self._sent and not self.state.lost  # every order has been answered
         return idle and self.channel.flush(patience)
 
     # start
@@ -195,8 +201,7 @@ class Coordinator:
         if self.state.running.get(answer.order_id) == team.name:
             self._apply(answer)
         else:
-            self._since.pop(answer.order_id, None)
-            self._sent_to.pop(answer.order_id, None)
+            self._sent.pop(answer.order_id, None)
 
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
@@ -205,11 +210,10 @@ class Coordinator:
             self.evaluated = answer
         if isinstance(answer, m.Selected) and answer.report is not None:
             self._reported = time.monotonic()
-        self._sent_to.pop(answer.order_id, None)
-        since = self._since.pop(answer.order_id, None)
-        if since is not None:
+        sent = self._sent.pop(answer.order_id, None)
+        if sent is not None:
             kind = answer.order_id.split("/")[0]
-            self.overheads.setdefault(kind, []).append(time.monotonic() - since - answer.seconds)
+            self.overheads.setdefault(kind, []).append(time.monotonic() - sent.at - answer.seconds)
         self.listener.event(before, self.state, answer)
 
     def _issue(self) -> None:
@@ -218,8 +222,7 @@ class Coordinator:
         for team, order in plan(self.config, self.state, self.layout, self.stopping.left()):
             self.channel.send(team.leader, self._delivery.complete(team.name, order, self._level()))
             self.state = self.state.issued(order.order_id, team.name)
-            self._since[order.order_id] = time.monotonic()
-            self._sent_to[order.order_id] = team.name
+            self._sent[order.order_id] = Sent(team.name, time.monotonic())
 
     def _apply_known_labels(self) -> None:
         if self.state.phase != LABEL or self.state.running:
@@ -232,8 +235,7 @@ class Coordinator:
 
     def _give_up_overdue(self) -> None:
         now = time.monotonic()
-        for order_id, since in list(self._since.items()):
-            team = self._sent_to[order_id]
+        for order_id, (team, since) in list(self._sent.items()):
             if team in self.state.lost or now - since <= self._patience(order_id):
                 continue
             self.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
@@ -243,12 +245,11 @@ class Coordinator:
                 self.state = replace(self.state, failure=f"no {role} team is left")
 
     def _patience(self, order_id: str) -> float:
-        if order_id.startswith("label/"):
+        if frames := m.frames_of(order_id):
             attempts = 1 + len(self.config.label.retries)
-            frames = order_id.count("+") + 1
-            return 60 + 2 * self.config.label.timeout * attempts * frames
+            return 60 + 2 * self.config.label.timeout * attempts * len(frames)
         if order_id.startswith("select/") and self.state.reported:  # the others have ended: so should this one
-            return self._reported - self._since[order_id] + 4 * self.config.select.patience
+            return self._reported - self._sent[order_id].at + 4 * self.config.select.patience
         return self.config.run.overdue
 
     def _level(self) -> str:
@@ -275,7 +276,7 @@ class Coordinator:
         """Take the labels that are under way and forecast to be made before the job must end."""
         began, grace = time.monotonic(), self.config.run.grace
         latest = self.stopping.latest(began, grace)
-        awaited = expected_by(latest, self.state, self._since)
+        awaited = expected_by(latest, self.state, {key: sent.at for key, sent in self._sent.items()})
         until = min(latest, max([began + grace, *awaited.values()]))
         if not awaited or until <= began:
             return

@@ -140,8 +140,7 @@ def labels_under_way(state: RunState) -> dict[str, float | None]:
     pending = {record.frame_id: record for record in state.pending}
     costs: dict[str, float | None] = {}
     for order_id in state.running:
-        if order_id.startswith("label/"):
-            ids = order_id.removeprefix("label/").split("+")
+        if ids := m.frames_of(order_id):
             each = [label_seconds(state, len(pending[key].frame)) for key in ids if key in pending]
             costs[order_id] = None if None in each else sum(each)
     return costs

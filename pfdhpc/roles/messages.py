@@ -4,6 +4,7 @@ An order has an id that is the same whenever the same work is asked for, also af
 its answer carries the id back and is filed once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ class ModelRef:
 
 
 # Orders: coordinator -> leader
+
+LABEL = "label/"
+"""How the ids of label orders begin."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,16 @@ class Select(Order):
     census: bool = False  # the report tells entropies and every candidate's novelty
     entropies: bool = True  # False: a census without them; the one before takes the reference against itself
     reference: tuple[Record, ...] = ()  # those of the reference this team holds and has not been sent before
+
+
+def label_order_id(records: Sequence[Record]) -> str:
+    """The id of the order to label some frames, which names them."""
+    return LABEL + "+".join(record.frame_id for record in records)
+
+
+def frames_of(order_id: str) -> list[str]:
+    """The frames that the id of a label order names; none of other orders."""
+    return order_id.removeprefix(LABEL).split("+") if order_id.startswith(LABEL) else []
 
 
 @dataclass(frozen=True)

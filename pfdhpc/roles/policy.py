@@ -155,19 +155,13 @@ def _start_volumes(state: RunState) -> dict[str, float]:
 
 
 def _label(config: Config, state: RunState, layout: Layout):
-    waiting = [record for record in state.pending if record.frame_id not in in_flight(state)]
+    with_labelers = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
+    waiting = [record for record in state.pending if record.frame_id not in with_labelers]
     for team in _idle(state, layout, LABELER):
         batch, waiting = tuple(waiting[: config.label.batch]), waiting[config.label.batch :]
         if not batch:
             return
-        order_id = "label/" + "+".join(record.frame_id for record in batch)
-        yield team, m.LabelFrames(order_id, batch, state.teacher)
-
-
-def in_flight(state: RunState) -> set[str]:
-    """Frame ids that are with a labeler now; the ids of label orders name them."""
-    orders = (order_id for order_id in state.running if order_id.startswith("label/"))
-    return {frame_id for order_id in orders for frame_id in order_id.removeprefix("label/").split("+")}
+        yield team, m.LabelFrames(m.label_order_id(batch), batch, state.teacher)
 
 
 def _train(config: Config, state: RunState, layout: Layout):

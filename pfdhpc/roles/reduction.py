@@ -232,7 +232,7 @@ class _Root(_Side):
             saturated=chooser.saturated,
             absent=tuple(sorted(absent)),
             bandwidth=self._comparison.bandwidth,
-            warning=self._comparison.warning,
+            warning=self._comparison.warning(),
             census=None if self._comparison.census is None else self._census(chooser, accounts),
         )
 

@@ -9,8 +9,8 @@ import numpy as np
 from ..errors import StoreError
 from .checkpoint import checkpoint_paths, read_checkpoint
 from .container import UNFINISHED, Damaged
-from .folder import RELISTS, keys_of, shard_paths
-from .parts import LABELLED, LEVEL, REJECTED, label_problem
+from .folder import keys_of
+from .parts import LABELLED, LEVEL, REJECTED, label_problem, visit_shards
 from .shards import Row, Table, broken_rows, read_table
 
 LOST = "run `pfdhpc store verify --repair`; the run goes on without the frames that are lost"
@@ -76,19 +76,10 @@ def check_checkpoints(folder: Path) -> Part:
 def _check_part(folder: Path, name: str) -> Part:
     part = Part(name, unfinished=_unfinished(folder))
     seen: dict[str, bytes] = {}
-    done: set[Path] = set()
-    for _ in range(RELISTS):
-        paths = [path for path in shard_paths(folder) if path not in done]
-        if not paths:
-            break
-        for path in paths:
-            try:
-                _check_shard(path, part, seen)
-                done.add(path)
-            except FileNotFoundError:  # merged into a file that the next listing shows
-                continue
-    else:
-        part.add(f"{folder}: its files keep changing", "try again")
+    try:
+        visit_shards(folder, lambda path: _check_shard(path, part, seen))
+    except StoreError as error:
+        part.add(*_parted(str(error)))
     part.frames = len(seen)
     return part
 

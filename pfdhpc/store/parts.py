@@ -20,6 +20,14 @@ def each_shard(
     read: Callable[[Path], tuple[Table, dict[str, str]]] = read_table,
 ) -> None:
     """Read the shards of a folder one by one, each once, also those merged meanwhile. Raises StoreError."""
+    visit_shards(folder, lambda path: use(*read(path)))
+
+
+def visit_shards(folder: Path, visit: Callable[[Path], Any]) -> None:
+    """Call ``visit`` for each shard, also for those merged meanwhile: it raises FileNotFoundError for one that is gone.
+
+    Raises StoreError when the files keep changing.
+    """
     done: set[Path] = set()
     for _ in range(RELISTS):
         paths = [path for path in shard_paths(folder) if path not in done]
@@ -27,10 +35,9 @@ def each_shard(
             return
         for path in paths:
             try:
-                table, attrs = read(path)
+                visit(path)
             except FileNotFoundError:  # merged into another file since it was listed
                 continue
-            use(table, attrs)
             done.add(path)
     raise StoreError(f"{folder}: its files keep changing; try again")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the tests check: style, one process, then MPI on 1, 2 and 4 ranks.
+# Everything the tests check: style, one process, whole jobs, then MPI on 1, 2 and 4 ranks.
 #   bash jobscripts/test.sh [arguments of the first pytest, e.g. -k store]
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -12,6 +12,17 @@ if [[ $(id -u) -eq 0 ]] && ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/nul
     { command -v apt-get && apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y slurm-wlm munge; } \
         >/dev/null 2>&1 </dev/null || echo "test.sh: Slurm cannot be installed here: its tests are skipped"
 fi
+# Labels by a program of its own are tested with Quantum ESPRESSO, likewise.
+if [[ $(id -u) -eq 0 ]] && ! command -v pw.x >/dev/null; then
+    echo "test.sh: installing Quantum ESPRESSO (apt-get install quantum-espresso)"
+    { command -v apt-get && apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y quantum-espresso; } \
+        >/dev/null 2>&1 </dev/null || echo "test.sh: Quantum ESPRESSO cannot be installed here: its tests are skipped"
+fi
+if [[ $(id -u) -eq 0 ]] && ! command -v cp2k >/dev/null; then
+    echo "test.sh: installing CP2K (apt-get install cp2k)"
+    { command -v apt-get && apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y cp2k; } \
+        >/dev/null 2>&1 </dev/null || echo "test.sh: CP2K cannot be installed here: its test is skipped"
+fi
 
 summary=()
 failed=0
@@ -23,7 +34,10 @@ step() {
 }
 
 step ruff check .
-step python -m pytest tests --ignore=tests/mpi "$@"
+# What runs in one process side by side, a file at a time; real jobs one after another.
+jobs=(tests/e2e tests/faults tests/slurm)
+step python -m pytest -n 2 --dist loadfile tests --ignore=tests/mpi "${jobs[@]/#/--ignore=}" "$@"
+step python -m pytest "${jobs[@]}" "$@"
 for ranks in 1 2 4; do
     # Through mpi4py a failure on one rank ends the job instead of leaving the others waiting.
     step mpiexec -n "$ranks" python -m mpi4py -m pytest -x -q -p no:cacheprovider tests/mpi

@@ -24,7 +24,19 @@ class TaskError(RuntimeError):
 
 
 class LabelError(TaskError):
-    """A frame could not be labelled; the message is the reason kept with the frame."""
+    """A frame could not be labelled; the message is the reason kept with the frame.
+
+    ``killed`` is of a program of its own that did not end well: the number of the signal that ended it, 0 where
+    none is known; None where no program ended badly.
+    """
+
+    def __init__(self, reason: str = "", killed: int | None = None):
+        super().__init__(reason)
+        self.killed = killed
+
+
+class EngineLost(RuntimeError):
+    """A team's engine is gone and cannot be had again: the team can do no more, others may do its work."""
 
 
 class StoreError(OSError):

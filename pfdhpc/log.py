@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 """The terminal; only the coordinator and the command line write to it."""
 
 
@@ -17,6 +17,9 @@ def open_log(path: Path, rank: int) -> None:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter(f"%(asctime)s [{rank}] %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("pfdhpc")
+    for old in logger.handlers[:]:  # of the run before in this process
+        logger.removeHandler(old)
+        old.close()
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.propagate = False

@@ -14,6 +14,18 @@ DESCRIPTORS = {
         "precision": "float64",
         "seed": 1,
     },
+    "dpa1": {
+        "type": "se_atten_v2",
+        "rcut": 4.5,
+        "rcut_smth": 0.5,
+        "sel": 60,
+        "neuron": [4, 8],
+        "axis_neuron": 2,
+        "tebd_dim": 4,
+        "attn_layer": 0,
+        "precision": "float64",
+        "seed": 1,
+    },
     "dpa3": {
         "type": "dpa3",
         "repflow": {
@@ -37,7 +49,7 @@ DESCRIPTORS = {
 def tiny_checkpoint(folder, type_map=("Si", "C"), branches=None, descriptor="se_e2_a") -> Path:
     """A deepmd checkpoint ``folder/tiny.pt``; with ``branches=("a", "b")`` a multi-task one.
 
-    The branches share the descriptor and differ in the fitting net. ``descriptor``: "se_e2_a" or "dpa3".
+    The branches share the descriptor and differ in the fitting net. ``descriptor``: one of ``DESCRIPTORS``.
     """
     import torch
     from deepmd.pt.train.training import get_model_for_wrapper

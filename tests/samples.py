@@ -44,13 +44,14 @@ def rejected() -> tuple[Record, ...]:
 
 
 def write(folder: Path) -> None:
+    from stores import write_rows
+
     from pfdhpc.store.checkpoint import save_checkpoint
     from pfdhpc.store.container import FORMAT_VERSION
-    from pfdhpc.store.shards import Shard, write_shard
 
-    columns = {"reason": REASONS, "level": ["pbe"] * len(REASONS)}
-    write_shard(folder / f"frames-labelled-{FORMAT_VERSION}.h5", Shard(labelled(), {}, ATTRS))
-    write_shard(folder / f"frames-rejected-{FORMAT_VERSION}.h5", Shard(rejected(), columns, ATTRS))
+    told = [{"reason": reason, "level": "pbe"} for reason in REASONS]
+    write_rows(folder / f"frames-labelled-{FORMAT_VERSION}.h5", ((record, {}) for record in labelled()), ATTRS)
+    write_rows(folder / f"frames-rejected-{FORMAT_VERSION}.h5", zip(rejected(), told, strict=True), ATTRS)
     save_checkpoint(folder, TREE).replace(folder / f"checkpoint-{FORMAT_VERSION}.h5")
 
 

@@ -47,14 +47,14 @@ def test_quickstart_input_is_valid():
 
 def test_all_problems_are_reported_at_once_with_key_and_suggestion(values, tmp_path):
     values["explore"] |= {"stepz": 3, "temperatures": [-5.0]}
-    values["label"]["type"] = "vasp"
+    values["label"]["type"] = "castep"
     values["model"]["checkpoint"] = "nowhere.pt"
     values["train"]["steps"] = "many"
     found = problems(values, tmp_path)
     text = "\n".join(found)
     assert 'explore.stepz: unknown key; did you mean "steps"?' in found
     assert "explore.temperatures[0]" in text and "-5.0" in text
-    assert "label.type" in text and "'gpaw', 'ase', 'deepmd' or 'teacher'" in text
+    assert "label.type" in text and "'gpaw', 'ase', 'deepmd', 'teacher', 'qe'" in text
     assert f"model.checkpoint: no such file: {tmp_path / 'nowhere.pt'}" in text
     assert "train.steps" in text and "'many'" in text
 
@@ -78,6 +78,29 @@ def test_missing_section_is_named(values, tmp_path):
 def test_contradictions_are_explained(values, tmp_path, section, change, said):
     values.setdefault(section, {}).update(change)
     assert said in "\n".join(problems(values, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "select, key",
+    [
+        ({"method": "random", "min_gain": 0.1}, "select.min_gain"),
+        ({"method": "random", "score": "sum"}, "select.score"),
+        ({"method": "random", "bandwidth": 0.02}, "select.bandwidth"),
+        ({"method": "random", "descriptor": {"cutoff": 4.0}}, "select.descriptor"),
+        ({"method": "pfd", "min_gain": 0.1}, "select.min_gain"),
+        ({"descriptor": {"type": "model", "cutoff": 4.0}}, "select.descriptor.cutoff"),
+        ({"method": "pfd", "descriptor": {"type": "model", "smoothing": 0.0}}, "select.descriptor.smoothing"),
+        ({"descriptor": {"type": "quests", "species_weight": 0.2}}, "select.descriptor.species_weight"),
+    ],
+)
+def test_keys_of_a_selection_that_nothing_would_read_are_refused(values, tmp_path, select, key):
+    (problem,) = problems({**values, "select": select}, tmp_path)
+    assert f"{key}: " in problem
+
+
+def test_keys_of_a_selection_that_follow_from_others_are_not_refused(values, tmp_path):
+    for select in ({"method": "random"}, {"method": "pfd"}, {"method": "pfd", "descriptor": {"type": "model"}}):
+        assert parse({**values, "select": select}, tmp_path).select.method == select["method"]
 
 
 def test_systems_need_names_of_their_own(values, tmp_path):
@@ -189,8 +212,8 @@ def test_a_section_with_several_contradictions_names_them_all():
 @pytest.mark.parametrize(
     "section, key, value, words",
     [
-        ("label", "isolation", "process", "label: isolation: a teacher has none"),
-        ("label", "retries", [{"a": 1}], "label: retries: a teacher has none"),
+        ("label", "isolation", "process", "label.isolation: a teacher has none"),
+        ("label", "retries", [{"a": 1}], "label.retries: a teacher has none"),
         ("train", "start_from", "parent", "train.start_from: student.warm_start"),
         ("train", "first_steps", 0, "train.first_steps: 0"),
         ("explore", "engine", "ase", "explore.engine"),

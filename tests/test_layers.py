@@ -11,6 +11,7 @@ LAYERS = [
     {"config", "log"},
     {"data"},
     {"store", "select", "parallel", "engines"},
+    {"report"},
     {"roles"},
     {"cli"},
     {"__main__"},

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfdhpc.data import Frame
-from pfdhpc.select import quests
+from pfdhpc.select import entropy, quests
 from pfdhpc.select.quests import QuestsDescriptor, descriptors
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "quests_reference.npz")
@@ -279,3 +279,21 @@ def test_another_device_gives_the_same_numbers():
         pytest.skip("no GPU")
     atoms = rattled(bulk("SiC", "zincblende", a=4.36, cubic=True), 0.2)
     np.testing.assert_allclose(of(replace(SIC, device="cuda"), atoms), of(SIC, atoms), atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_atoms_in_one_place_have_finite_descriptors(precision):
+    frame = Frame([6] * 4, 12 * np.eye(3), np.array([[1.0, 1, 1]] * 3 + [[2.5, 1, 1]]))
+    (found,) = replace(SMOOTH, precision=precision)([frame])
+    assert np.isfinite(found).all() and found[0].max() > 1e6
+    assert np.isfinite(entropy.entropy(found.astype(float), 0.015))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("n", [3, 3000])
+def test_descriptors_that_are_no_numbers_are_refused(value, n):
+    rows = np.ones((n, 9))
+    rows[1, 2] = value
+    with pytest.raises(ValueError):
+        entropy.Environments(rows, 0.015)

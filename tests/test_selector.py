@@ -133,7 +133,7 @@ def test_bandwidths_are_given_or_follow_from_the_density():
         ({"trust_lo": 0.1}, "explore.committee"),
         ({"quotas": {"Zn": 1}}, "select.quotas.Zn: there is no system of this name; systems: Cu"),
         ({"chunk": 3}, "only method"),
-        ({"method": "pfd", "score": "neutral"}, "select: score"),
+        ({"method": "pfd", "score": "neutral"}, "select.score"),
         ({"trust_lo": 0.3, "trust_hi": 0.2}, "not below trust_hi"),
     ],
 )

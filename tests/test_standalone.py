@@ -155,7 +155,7 @@ def test_nothing_new_is_no_error_and_leaves_no_file(files, capsys):
         (["--set", "filter.min_dist=1"], 'select.filter.min_dist: unknown key; did you mean "min_distance_ratio"?'),
         (["--set", "method=pfd"], "--set method=pfd: "),
         (["--set", 'method="pfd"', "--method", "pfd"], "select.method: given twice"),
-        (["--chunk", "5"], "select: chunk: "),
+        (["--chunk", "5"], "select.chunk: "),
         (["--bandwidth", "wide"], "select.bandwidth: "),
         (["--set", "trust_lo=0.1"], "select.trust_lo: there is no committee here"),
         (["--descriptor", "model"], "needs a model"),

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from stores import problems_of, records_in, write_rows
 
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
 from pfdhpc.data.fields import FIELDS, get
@@ -25,9 +26,9 @@ from pfdhpc.store import folder as folder_module
 from pfdhpc.store.checkpoint import checkpoint_paths, load_checkpoint, save_checkpoint
 from pfdhpc.store.folder import shard_paths
 from pfdhpc.store.lock import RunLock
-from pfdhpc.store.shards import Shard, read_shard, write_shard
+from pfdhpc.store.shards import read_table
 from pfdhpc.store.status import read_status, write_status
-from pfdhpc.store.store import Store, read_records, verify
+from pfdhpc.store.store import Store, read_records
 
 ATTRS = {"input": '{"seed": 0}', "versions": "{}"}
 
@@ -67,17 +68,18 @@ def test_a_shard_gives_back_what_was_written(tmp_path, n_atoms):
         make_record(seed, n, labelled=seed % 2 == 0, virial=seed % 3 == 0) for seed, n in enumerate(n_atoms)
     )
     path = tmp_path / "shard-000001.h5"
-    write_shard(path, Shard(records, {"reason": ["ü"] * len(records)}, ATTRS))
-    back = read_shard(path)
-    assert all(identical(a, b) for a, b in zip(records, back.records, strict=True))
-    assert list(back.columns["reason"]) == ["ü"] * len(records) and back.attrs == ATTRS
-    assert [record.label is None for record in back.records] == [record.label is None for record in records]
-    assert back.records[0].label.virial is not None
+    write_rows(path, ((record, {"reason": "ü"}) for record in records), ATTRS)
+    table, attrs = read_table(path)
+    back = [record for record, _ in table.rows()]
+    assert all(identical(a, b) for a, b in zip(records, back, strict=True))
+    assert [texts["reason"] for _, texts in table.rows()] == ["ü"] * len(records) and attrs == ATTRS
+    assert [record.label is None for record in back] == [record.label is None for record in records]
+    assert back[0].label.virial is not None
 
 
 def test_a_shard_explains_itself_to_plain_h5py(tmp_path):
     record = make_record(0)
-    write_shard(tmp_path / "shard.h5", Shard((record, make_record(1, 5)), {}, ATTRS))
+    write_rows(tmp_path / "shard.h5", ((item, {}) for item in (record, make_record(1, 5))), ATTRS)
     with h5py.File(tmp_path / "shard.h5") as file:
         assert set(file) == {"n_atoms", "frame_id", "checksum", "columns", *(item.name for item in FIELDS)}
         assert file["label_forces"].shape == (8, 3) and file["label_forces"].dtype == "f8"
@@ -106,7 +108,7 @@ def test_a_store_keeps_every_label_once_over_restarts(tmp_path):
         assert [r.label_id for r in opened.records(wanted)] == wanted
         assert identical(opened.get(records[5].frame_id, "pbe"), records[5])
         assert opened.get(records[5].frame_id, "other") is None
-        assert opened.verify() == []
+        assert problems_of(tmp_path / "frames") == []
     assert len(read_records(tmp_path / "frames")) == 7
 
 
@@ -148,7 +150,7 @@ def test_small_shards_are_merged_and_leftovers_of_a_kill_cleaned(tmp_path, monke
         path.write_bytes(content)
     (labelled / ".shard-000099.h5.unfinished").write_bytes(b"half")
     assert len(read_records(tmp_path)) == 9
-    assert Store(tmp_path, ATTRS).verify() == [] and len(shard_paths(labelled)) == 1
+    assert len(Store(tmp_path, ATTRS)) == 9 and problems_of(tmp_path) == [] and len(shard_paths(labelled)) == 1
     assert len(list(labelled.iterdir())) == 1
     for seed in range(9, 30):
         store.commit([make_record(seed)])
@@ -161,9 +163,8 @@ def test_a_job_with_other_attributes_leaves_those_of_the_first(tmp_path, monkeyp
         store = Store(tmp_path, {"input": job})
         for seed in range(3):
             store.commit([make_record(10 * ord(job) + seed)])
-    kept = {
-        read_shard(path).attrs["input"]: len(read_shard(path).records) for path in shard_paths(tmp_path / "labelled")
-    }
+    tables = [read_table(path) for path in shard_paths(tmp_path / "labelled")]
+    kept = {attrs["input"]: len(table) for table, attrs in tables}
     assert kept == {"a": 3, "b": 3}
 
 
@@ -174,7 +175,8 @@ def test_a_damaged_shard_is_refused_with_its_name(tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert len(verify(tmp_path)) == 1 and str(path) in store.verify()[0]
+    (problem,) = problems_of(tmp_path)
+    assert str(path) in problem
     with pytest.raises(StoreError, match="verify --repair"):
         Store(tmp_path, ATTRS)
     path.write_bytes(b"pfdhpc frames 99 00\n".ljust(512, b"\0"))
@@ -224,11 +226,11 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path, monkeypatch):
         acknowledged += told_until_the_end(heard)
         writer.join()
         store = Store(tmp_path, ATTRS)
-        assert store.verify() == []
+        assert problems_of(tmp_path) == []
         kept = [record.label_id for record in store.records()]
         assert len(kept) == len(set(kept)) and set(acknowledged) <= set(kept)
         assert len(kept) <= len(acknowledged) + 2 * (attempt + 1)  # a batch may be kept and not yet acknowledged
-    on_disk = [r.label_id for path in shard_paths(tmp_path / "labelled") for r in read_shard(path).records]
+    on_disk = [r.label_id for path in shard_paths(tmp_path / "labelled") for r in records_in(path)]
     assert sorted(on_disk) == sorted(kept) and len(acknowledged) >= 2 * 15
 
 

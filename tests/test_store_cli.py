@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 import pytest
 import samples
+from stores import problems_of, write_records
 from test_store import ATTRS, identical, make_record
 
 from pfdhpc.cli.main import main
 from pfdhpc.store.checkpoint import checkpoint_paths, load_checkpoint, save_checkpoint
 from pfdhpc.store.folder import shard_paths
 from pfdhpc.store.lock import RunLock
-from pfdhpc.store.shards import Shard, write_shard
-from pfdhpc.store.store import Store, read_records, verify
+from pfdhpc.store.store import Store, read_records
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_bit_costs_only_the_frames_it_touches(run, capsys):
     assert aside.read_bytes() == damaged and aside.name == f"labelled-{path.name}"
     store = Store(run / "frames", ATTRS)
     store.commit(list(originals.values()))  # labelled again
-    assert len(store) == 43 and store.verify() == []
+    assert len(store) == 43 and problems_of(store.directory) == []
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -128,13 +128,13 @@ def test_every_kind_of_wrong_frame_is_found(tmp_path):
     moved = replace(make_record(2), frame=replace(make_record(2).frame, positions=np.full((3, 3), np.nan)))
     other = replace(good, label=replace(good.label, energy=good.label.energy + 1))
     (tmp_path / "labelled").mkdir()
-    write_shard(tmp_path / "labelled" / "shard-000001.h5", Shard((good, infinite, moved)))
-    write_shard(tmp_path / "labelled" / "shard-000002.h5", Shard((other,)))
-    found = "\n".join(verify(tmp_path))
+    write_records(tmp_path / "labelled" / "shard-000001.h5", good, infinite, moved)
+    write_records(tmp_path / "labelled" / "shard-000002.h5", other)
+    found = "\n".join(problems_of(tmp_path))
     assert f"frame {infinite.frame_id}: its label is not finite" in found
     assert f"frame {moved.frame_id}: positions or cell are not finite" in found
     assert f"{good.label_id} is there twice, with different content" in found
-    assert len(verify(tmp_path)) == 3
+    assert len(problems_of(tmp_path)) == 3
 
 
 # merge
@@ -148,7 +148,7 @@ def test_stores_are_merged_each_label_once(run, tmp_path, capsys):
     assert main(["store", "merge", str(run), str(tmp_path / "other"), "-o", str(tmp_path / "out")]) == 0
     assert "44 labelled frames, 2 rejected" in told(capsys)
     merged = Store(tmp_path / "out", ATTRS)
-    assert len(merged) == 44 and merged.n_rejected == 2 and merged.verify() == []
+    assert len(merged) == 44 and merged.n_rejected == 2 and problems_of(tmp_path / "out") == []
     assert identical(merged.get(make_record(41).frame_id, "pbe"), make_record(41))
     assert identical(merged.get(make_record(90).frame_id, "r2scan"), make_record(90, level="r2scan"))
     assert main(["store", "merge", str(run), str(tmp_path / "other"), "-o", str(tmp_path / "out")]) == 2

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import samples
+from stores import problems_of, records_in, write_records
 from test_store import identical, same_tree
 
 from pfdhpc.errors import StoreError
@@ -13,7 +14,7 @@ from pfdhpc.store.check import check_store
 from pfdhpc.store.checkpoint import load_checkpoint, read_checkpoint
 from pfdhpc.store.container import FORMAT_VERSION, Damaged, write_hdf5
 from pfdhpc.store.folder import shard_paths
-from pfdhpc.store.shards import Shard, read_columns, read_rows, read_shard, write_shard
+from pfdhpc.store.shards import read_columns, read_rows, read_table
 from pfdhpc.store.store import Store, read_records
 
 VERSIONS = range(1, FORMAT_VERSION + 1)
@@ -21,13 +22,13 @@ VERSIONS = range(1, FORMAT_VERSION + 1)
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_frames_of_every_version_read_the_same(version):
-    labelled = read_shard(samples.FORMATS / f"frames-labelled-{version}.h5")
-    assert all(identical(a, b) for a, b in zip(labelled.records, samples.labelled(), strict=True))
-    assert labelled.attrs == samples.ATTRS
+    table, attrs = read_table(samples.FORMATS / f"frames-labelled-{version}.h5")
+    assert all(identical(a, b) for (a, _), b in zip(table.rows(), samples.labelled(), strict=True))
+    assert attrs == samples.ATTRS
     path = samples.FORMATS / f"frames-rejected-{version}.h5"
-    rejected = read_shard(path)
-    assert all(identical(a, b) for a, b in zip(rejected.records, samples.rejected(), strict=True))
-    assert rejected.columns == {"reason": samples.REASONS, "level": ["pbe", "pbe"]}
+    rejected = read_table(path)[0].rows()
+    assert all(identical(a, b) for (a, _), b in zip(rejected, samples.rejected(), strict=True))
+    assert [texts for _, texts in rejected] == [{"reason": reason, "level": "pbe"} for reason in samples.REASONS]
     ((record, texts),) = read_rows(path, [1])
     assert identical(record, samples.rejected()[1]) and texts["reason"] == samples.REASONS[1]
 
@@ -56,7 +57,7 @@ def test_a_store_of_an_older_version_goes_on_and_is_rewritten_as_it_is_merged(tm
     for index in range(10, 16):
         store.commit([samples.record(index, 200)])
         store.reject(samples.record(index, 9), "why", "pbe")
-    assert len(store) == 9 and store.n_rejected == 8 and store.verify() == []
+    assert len(store) == 9 and store.n_rejected == 8 and problems_of(tmp_path) == []
     assert len(read_records(tmp_path)) == 9
     reread = Store(tmp_path, {"another": "job"})
     assert identical(reread.get(samples.labelled()[1].frame_id, "pbe"), samples.labelled()[1])
@@ -72,7 +73,7 @@ def test_the_samples_are_those_of_this_code(tmp_path):
     )
 
 
-@pytest.mark.parametrize("read", [read_shard, lambda path: read_rows(path, [0]), read_checkpoint])
+@pytest.mark.parametrize("read", [read_table, lambda path: read_rows(path, [0]), read_checkpoint])
 def test_a_newer_version_is_refused(tmp_path, read):
     path = tmp_path / "file.h5"
     kind = "checkpoint" if read is read_checkpoint else "frames"
@@ -105,10 +106,10 @@ def test_a_strangers_shard_is_refused_without_a_traceback(tmp_path, fill):
     """Its checksum is right: somebody else made it with care."""
     (tmp_path / "labelled").mkdir()
     other = tmp_path / "other.h5"
-    write_shard(other, Shard(samples.labelled()))
+    write_records(other, *samples.labelled())
     path = tmp_path / "labelled" / "shard-000001.h5"
     write_hdf5(path, "frames", lambda file: (file.create_group("columns"), fill(file, other)))
-    for read in (read_shard, lambda path: read_rows(path, [0])):
+    for read in (read_table, lambda path: read_rows(path, [0])):
         with pytest.raises(Damaged):
             read(path)
     with pytest.raises(StoreError):
@@ -158,4 +159,4 @@ def test_frames_are_read_without_unpickling(monkeypatch):
     for name in ("loads", "load", "Unpickler"):
         monkeypatch.setattr(pickle, name, lambda *args, **kwargs: pytest.fail("something was unpickled"))
     for version in VERSIONS:
-        read_shard(samples.FORMATS / f"frames-labelled-{version}.h5")
+        records_in(samples.FORMATS / f"frames-labelled-{version}.h5")

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from stores import problems_of
 from test_store import ATTRS, identical, make_record
 
 from pfdhpc.errors import StoreError
@@ -94,7 +95,7 @@ def test_records_are_read_while_files_are_merged_under_the_reader(tmp_path, monk
         found = store.records()
         assert all(identical(one, make_record(one.origin.step)) for one in found)
     writer.close()
-    assert len(store.records()) == 60 and store.verify() == []
+    assert len(store.records()) == 60 and problems_of(store.directory) == []
 
 
 def grown(tmp_path, n_frames):
@@ -153,7 +154,7 @@ def test_a_disk_error_names_its_remedy_and_leaves_no_trace(tmp_path, monkeypatch
         patch.setattr(container.os, "fsync", refuse)
         with pytest.raises(StoreError, match=remedy):
             store.commit([make_record(9)])
-    assert len(store) == len(read_records(tmp_path)) == 6 and store.verify() == []
+    assert len(store) == len(read_records(tmp_path)) == 6 and problems_of(store.directory) == []
     assert not list((tmp_path / "labelled").glob(".*"))
     store.commit([make_record(9)])
     assert len(Store(tmp_path, ATTRS)) == 7
@@ -179,4 +180,6 @@ def test_a_full_disk_keeps_what_was_committed(small_disk):
             kept.append(make_record(seed, 400).label_id)
     assert len(kept) > 5
     again = Store(small_disk / "frames", ATTRS)
-    assert set(kept) <= set(again._labelled.index) and len(again) <= len(kept) + 1 and again.verify() == []
+    assert (
+        set(kept) <= set(again._labelled.index) and len(again) <= len(kept) + 1 and problems_of(again.directory) == []
+    )

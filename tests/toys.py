@@ -15,7 +15,7 @@ from ase.io import write
 
 from pfdhpc.config import dump, parse
 from pfdhpc.data import Label
-from pfdhpc.engines.label.level import level_hash
+from pfdhpc.engines.label.level import levels_of
 from pfdhpc.parallel.channel import InlineChannel, local_channels
 from pfdhpc.parallel.layout import TRAINER, plan_layout
 from pfdhpc.roles import messages as m
@@ -128,7 +128,7 @@ class ToyRun:
             self.layout,
             make(),
             self.stopping,
-            level_hash(config.label),
+            levels_of(config.label),
             {"input": dump(config)},
             changed,
             Listener(self._event, self.lines.append),

@@ -5,14 +5,12 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from rich.table import Table
-
 from ..config import load
 from ..engines.isolated.spawner import Spawner
 from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
 from ..log import console
 from ..parallel.devices import limit_threads, settle, visible_gpus
-from ..parallel.layout import IDLE, plan_layout, smallest_world
+from ..parallel.layout import smallest_world
 from ..roles.stopping import Stopping
 
 
@@ -27,24 +25,6 @@ def check(options: argparse.Namespace) -> int:
     if found:
         raise InputError(found)
     console.print(f"{options.input}: no problem found; runs on {smallest_world(config.ranks)} ranks or more, or on 1")
-    return EXIT_COMPLETE
-
-
-def plan(options: argparse.Namespace) -> int:
-    """The role table for a number of ranks."""
-    layout = plan_layout(load(options.input).ranks, options.n)
-    table = Table(title=f"{options.n} ranks")
-    for name in ("team", "role", "ranks"):
-        table.add_column(name)
-    table.add_row("-", "coordinator", "0")
-    for team in layout.teams:
-        first, last = team.ranks[0], team.ranks[-1]
-        table.add_row(team.name, team.role, str(first) if first == last else f"{first}-{last}")
-    console.print(table)
-    if layout.world_size == 1:
-        console.print("one rank plays all of these roles in turn")
-    if idle := len(layout.of_role(IDLE)):
-        console.print(f'[yellow]{idle} ranks have nothing to do; teams = "rest" in [ranks] would use them[/]')
     return EXIT_COMPLETE
 
 
@@ -69,7 +49,9 @@ def _spawner(path: Path) -> AbstractContextManager:
         config = load(path)
     except InputError:
         return nullcontext()
-    wanted = "process" in (config.explore.isolation, config.label.isolation)
+    later = config.distill.get("explore", {}).get("isolation")
+    isolated = "process" in (config.explore.isolation, config.label.isolation, later)
+    wanted = isolated or config.label.launch is not None
     return Spawner() if wanted else nullcontext()
 
 
@@ -84,19 +66,6 @@ def _threads(path: Path) -> int:
 def where(options: argparse.Namespace) -> int:
     """The run directory, for job scripts."""
     print(load(options.input).run.directory)
-    return EXIT_COMPLETE
-
-
-def status(options: argparse.Namespace) -> int:
-    """What the run last said of itself."""
-    from ..store.status import read_status
-
-    _must_be_run(options.run)
-    found = read_status(options.run)
-    if found is None:
-        raise InputError(f"{options.run}: the run has not come to its first checkpoint yet")
-    for key, value in found.items():
-        console.print(f"{key:<16} {value}")
     return EXIT_COMPLETE
 
 

@@ -1,69 +1,114 @@
-"""The ``pfdhpc`` command."""
+"""The ``pfdhpc`` command: a table of sub-commands, each loaded when it is asked for."""
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib import import_module
 
-from .. import __version__
 from ..errors import EXIT_BAD_INPUT, InputError, StoreError
-from .select import add_arguments
-from .store import add_arguments as add_store_arguments
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command. ``work(options)`` returns the exit code, ``arguments(parser)`` adds what it takes;
+    both are given as ``module:function`` of this package."""
+
+    name: str
+    work: str
+    arguments: str
+    help: str
+    example: str
+
+
+COMMANDS = (
+    Command("init", "init:init", "init:add_arguments", "write an input file and a job script to start from",
+            "pfdhpc init finetune --from POSCAR --model model.pt --labeler gpaw -o mgo"),
+    Command("convert", "convert:convert", "convert:add_arguments",
+            "an input of DP-GEN simplify or PFD-kit as one of pfdhpc", "pfdhpc convert simplify.json -o input.toml"),
+    Command("check", "commands:check", "arguments:input_file",
+            "report everything wrong with an input, without MPI or GPU", "pfdhpc check input.toml"),
+    Command("plan", "plan:plan", "plan:add_arguments",
+            "show which rank would do what, and what would be wasted", "pfdhpc plan input.toml -n 64"),
+    Command("run", "commands:run", "arguments:run",
+            "run or resume a job (under mpirun or srun)", "mpiexec -n 4 python -m mpi4py -m pfdhpc run input.toml"),
+    Command("where", "commands:where", "arguments:input_file",
+            "print the run directory of an input", "pfdhpc where input.toml"),
+    Command("status", "live:status", "live:add_arguments",
+            "how a run is going, from another shell; -f until it ends", "pfdhpc status run -f"),
+    Command("report", "report:report", "report:add_arguments",
+            "one HTML file: what a run did, and what its model is worth", "pfdhpc report run -o report.html"),
+    Command("test", "test:test", "test:add_arguments",
+            "errors of a model on labelled frames, and whether training covered them",
+            "pfdhpc test run/final/model.pth frames.extxyz --novelty --plot parity.png"),
+    Command("validate", "validate:validate", "validate:add_arguments",
+            "lattice, stiffness and dynamics by a run's model and the one it came from", "pfdhpc validate run"),
+    Command("compare", "compare:compare", "compare:add_arguments",
+            "runs side by side: labels, errors, cost", "pfdhpc compare run-a run-b --plot curves.png"),
+    Command("export", "commands:export", "arguments:export",
+            "write the labelled frames in another format", "pfdhpc export run frames.extxyz"),
+    Command("import", "import_:import_", "import_:add_arguments",
+            "take labels computed elsewhere into a run", "pfdhpc import OUTCAR more.extxyz --into run --as labels"),
+    Command("select", "commands:select", "select:add_arguments",
+            "which frames of existing data to label (also under mpirun)",
+            "pfdhpc select md.traj --reference train.extxyz --max-sel 200 -o picked.extxyz"),
+    Command("store", "commands:store", "store:add_arguments",
+            "check, repair, merge or list the frames of runs", "pfdhpc store ls run"),
+    Command("schema", "schema:schema", "schema:add_arguments",
+            "every key of the input: type, unit, default, meaning", "pfdhpc schema explore"),
+    Command("doctor", "doctor:doctor", "doctor:add_arguments",
+            "find out whether this machine and installation are right (also under mpirun)", "pfdhpc doctor"),
+    Command("fetch-model", "fetch:fetch", "fetch:add_arguments",
+            "download a pre-trained model that deepmd-kit knows", "pfdhpc fetch-model DPA-3.1-3M -o models"),
+    Command("docs", "docs:docs", "docs:add_arguments",
+            "the manual, in the terminal or as HTML", "pfdhpc docs concepts"),
+    Command("completion", "completion:completion", "completion:add_arguments",
+            "print a script that completes commands in a shell", 'eval "$(pfdhpc completion bash)"'),
+)  # fmt: skip
+"""One row a command: to add one, write its two functions and its row."""
+NAMES = tuple(command.name for command in COMMANDS)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    from . import commands
-
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser([word for word in arguments if word in NAMES][:1]).parse_args(arguments)
+    work = next(command.work for command in COMMANDS if command.name == options.command)
     try:
-        return getattr(commands, options.command)(options)
+        return _function(work)(options)
     except (InputError, StoreError) as error:
         for line in str(error).splitlines():
             print(f"pfdhpc: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(names: Collection[str] = NAMES) -> argparse.ArgumentParser:
+    """The command line; arguments are known of the commands in ``names``, as finding them out loads modules."""
     parser = argparse.ArgumentParser(
         prog="pfdhpc",
         description="Fine-tune and distil universal atomic models inside one MPI batch job.",
         epilog="exit codes: 0 complete, 1 failed, 2 bad input, 3 incomplete (submit again)",
     )
-    parser.add_argument("--version", action="version", version=f"pfdhpc {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the versions of this program and its stack")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    check = commands.add_parser("check", help="report everything wrong with an input, without MPI or GPU")
-    _add_input(check)
-    plan = commands.add_parser("plan", help="show which rank would do what")
-    _add_input(plan)
-    plan.add_argument("-n", type=int, required=True, metavar="N", help="number of ranks")
-    run = commands.add_parser("run", help="run or resume a job (under mpirun or srun)")
-    _add_input(run)
-    run.add_argument(
-        "--time", type=_seconds, metavar="H:M:S", help="wall time of this job, or seconds; an earlier end counts"
-    )
-    where = commands.add_parser("where", help="print the run directory of an input")
-    _add_input(where)
-    status = commands.add_parser("status", help="how a run is going")
-    status.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    export = commands.add_parser("export", help="write the labelled frames in another format")
-    export.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    export.add_argument("destination", type=Path, metavar="OUT", help="file or folder to write")
-    export.add_argument("--format", help="deepmd/npy, deepmd/hdf5 or extxyz; by default from OUT's ending")
-    select = commands.add_parser("select", help="which frames of existing data to label (also under mpirun)")
-    add_arguments(select)
-    add_store_arguments(commands.add_parser("store", help="check, repair, merge or list the frames of runs"))
+    for command in COMMANDS:
+        about = command.help[0].upper() + command.help[1:] + "."
+        added = commands.add_parser(
+            command.name, help=command.help, description=about, epilog=f"example: {command.example}"
+        )
+        if command.name in names:
+            _function(command.arguments)(added)
     return parser
 
 
-def _seconds(text: str) -> float:
-    from ..parallel.scheduler import seconds_of
-
-    seconds = seconds_of(text)
-    if not seconds or text.count(":") == 1:  # 11:30: hours or minutes?
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give H:M:S, D-H:M:S or seconds")
-    return seconds
+def _function(place: str) -> Callable:
+    module, name = place.split(":")
+    return getattr(import_module(f".{module}", __package__), name)
 
 
-def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT", help="input file (TOML)")
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .versions import lines
+
+        print(*lines(), sep="\n")
+        parser.exit()

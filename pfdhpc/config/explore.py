@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .base import ExistingFile, Section
+from .init import AlloySection, Amount, Element, SlabSection
 
 Positive = Annotated[float, Field(gt=0)]
 Temperature = Positive | tuple[Positive, Positive]
@@ -20,16 +21,26 @@ def ends(ramp: float | tuple[float, float]) -> tuple[float, float]:
 
 
 class PerturbSection(Section):
-    """Random strain and displacement of the start structures (:mod:`pfdhpc.engines.explore.perturb`)."""
+    """Random changes of the start structures (:mod:`pfdhpc.engines.explore.perturb`).
+
+    The frames of [init] are altered like this whatever ``count`` is.
+    """
 
     count: int = Field(0, ge=0, description="perturbed copies of each start structure; 0: start as given")
     strain: float = Field(0.03, ge=0, lt=0.5, description="largest strain component")
     displacement: float = Field(0.05, ge=0, description="standard length of the random displacements, Å")
+    vacancies: Amount | dict[Element, Amount] | None = Field(
+        None, description="atoms left out: a number, a fraction (below 1.0), or a table by element as in { O = 1 }"
+    )
+    alloy: AlloySection | None = Field(None, description="elements that change places")
 
 
 class SystemSection(Section):
+    """A material or cell, and where its molecular dynamics starts; one [[system]] each."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$", description="short name, used in reports")
     structures: list[ExistingFile] = Field(min_length=1, description="start structures, any format ASE reads")
+    slab: SlabSection | None = Field(None, description="a surface cut out of each structure, before it is repeated")
     supercell: tuple[int, int, int] = Field((1, 1, 1), description="repeats along the three lattice vectors")
     perturb: PerturbSection = PerturbSection()
 
@@ -43,10 +54,16 @@ class GuardSection(Section):
 
 
 class ExploreSection(Section):
-    engine: Literal["lammps", "ase"] = "lammps"
+    """Molecular dynamics with the current model; each start at each temperature and pressure is a replica."""
+
+    engine: Literal["lammps", "ase"] = Field(
+        "lammps", description="lammps: with deepmd's pair style, in the rank; ase: ASE's dynamics, any ASE calculator"
+    )
     options: dict[str, Any] = Field({}, description="options of the engine (ase: calculator, arguments)")
-    ensemble: Literal["nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri"] = "nvt"
-    timestep: float = Field(1.0, gt=0, description="fs")
+    ensemble: Literal["nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri"] = Field(
+        "nvt", description="what is kept constant; nvt is Nosé-Hoover; iso, aniso and tri say how the cell may change"
+    )
+    timestep: float = Field(1.0, gt=0, description="of one MD step, fs")
     steps: int = Field(200, ge=1, description="MD steps of a replica in one round")
     interval: int = Field(20, ge=1, description="steps between candidate frames")
     temperatures: list[Temperature] = Field(
@@ -83,6 +100,11 @@ class ExploreSection(Section):
     @model_validator(mode="after")
     def _consistent(self):
         problems = []
+        if "timeout" in self.model_fields_set and self.isolation != "process":
+            problems.append(
+                "timeout is given, but only a child process can be stopped in a segment;"
+                ' set isolation = "process", or remove timeout'
+            )
         if self.interval > self.steps:
             problems.append(f"interval {self.interval} exceeds steps {self.steps}: no frame would ever be kept")
         if not self.ensemble.startswith("npt") and self.pressures != [0.0]:

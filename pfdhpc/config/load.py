@@ -4,13 +4,15 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import InputError
+from .acts import first_act, second_act
 from .content import content_digest
+from .label import PATHS, LabelSection
 from .mutable import flat
 from .schema import Config
 
@@ -38,9 +40,25 @@ def parse(values: dict[str, Any], base: Path) -> Config:
         config = Config.model_validate(values, context={"base": base})
     except ValidationError as error:
         raise InputError(line for item in error.errors() for line in _explain(item)) from None
+    if config.workflow == "pfd":
+        given = _distillation(second_act(config), base).model_dump(exclude_unset=True)
+        resolved = {name: given[name] for name in config.distill}  # paths in it start from the input's folder, too
+        config = config.model_copy(update={"distill": resolved})
     if config.label.type == "deepmd" and not Path(model := config.label.options["model"]).is_file():
         raise InputError(f"label.options.model: no such file: {model}")  # its content is the level of theory
     return config
+
+
+def act(config: Config, number: int, teacher: Path | None = None, held_out: Path | None = None) -> Config:
+    """The first (0) or second (1) run that a ``pfd`` input stands for; see :mod:`pfdhpc.config.acts`."""
+    return _distillation(second_act(config, teacher, held_out), Path.cwd()) if number else first_act(config)
+
+
+def _distillation(values: dict[str, Any], base: Path) -> Config:
+    try:
+        return parse(values, base)
+    except InputError as error:
+        raise InputError(f"distill.{line.removeprefix('input: ')}" for line in error.problems) from None
 
 
 def parse_section(name: str, model: type[BaseModel], values: dict[str, Any]) -> Any:
@@ -66,9 +84,23 @@ def _files(config: Config) -> dict[str, Any]:
     """What the input reads, by key: a path or a list of paths."""
     named = {key: value for key, value in flat(config.model_dump()).items() if _is_path(value)}
     named.pop("run.directory")
-    if config.label.type == "deepmd":
-        named["label.options.model"] = Path(config.label.options["model"])
-    return named
+    named.pop("label.launch.scratch", None)
+    return named | label_files(config.label)
+
+
+def label_files(label: LabelSection) -> dict[str, Any]:
+    """The files among the labeler's options, by key; of a folder, those that another option names."""
+    found: dict[str, Any] = {}
+    tables = {"label.options": label.options, **{f"label.systems.{name}": own for name, own in label.systems.items()}}
+    for where, options in tables.items():
+        for key, names in PATHS.get(label.type, {}).items():
+            if key not in options or (label.type, key) == ("ase", "path"):
+                continue  # what an own calculator reads, nobody knows
+            path = Path(options[key])
+            table = options.get(names, label.options.get(names)) if names else None
+            named = table if isinstance(table, dict) else {}
+            found[f"{where}.{key}"] = [path / str(named[name]) for name in sorted(named)] if names else path
+    return found
 
 
 def _is_path(value: Any) -> bool:
@@ -83,8 +115,16 @@ def _explain(item: dict[str, Any]) -> list[str]:
     """The lines of one of pydantic's errors; a validator that found several problems gives a line each."""
     lines = item["msg"].removeprefix("Value error, ").split("\n")
     if item["type"] == "value_error" and isinstance(item["input"], dict):
-        return [f"{_key(item['loc']) or 'input'}: {line}" for line in lines]
+        return [_in_section(item["loc"], line) for line in lines]
     return [_explain_value(item, " ".join(lines))]
+
+
+def _in_section(location: tuple, line: str) -> str:
+    """A section's own line, which may begin with one of its keys."""
+    section = _key(location)
+    if section and line.split(":")[0].split(".")[0] in _siblings(location):
+        return f"{section}.{line}"
+    return f"{section or 'input'}: {line}"
 
 
 def _explain_value(item: dict[str, Any], message: str) -> str:
@@ -115,12 +155,17 @@ def _key(location: tuple) -> str:
 
 def _fields(location: tuple) -> dict[str, FieldInfo]:
     """The keys of the section at a place; none where it is no section."""
-    fields = Config.model_fields
+    fields, named = Config.model_fields, False  # named: the next part is a user's name for one of several sections
     for part in location:
-        if not isinstance(part, int):
+        if not (isinstance(part, int) or named or str(part).isidentifier()):
+            continue  # a branch of a union
+        if not isinstance(part, int) and not named:
             field = fields.get(part)
             inner = _section_in(field.annotation) if field else None
             fields = inner.model_fields if inner else {}
+            named = bool(inner) and get_origin(field.annotation) is dict
+        else:
+            named = False
     return fields
 
 

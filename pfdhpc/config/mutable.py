@@ -9,20 +9,29 @@ IMMUTABLE = (
     "system",
     "init",
     "model",
+    "pool.data",
+    "pool.labeled",
+    "pool.models",
+    "pool.init_pick",
+    "pool.chunk",
     "explore.engine",
     "explore.options",
     "explore.ensemble",
     "label.type",
     "label.options",
+    "label.systems",
     "label.virial",
     "train.deepmd",
+    "train.use_pretrain_script",
+    "train.bias",
+    "train.replay",
     "test",
 )
 """Keys, and all keys below them, that decide what the frames, labels and models of a run are."""
 
 
-RELOCATABLE = ("label.options.path",)
-"""Exceptions: folders that code is found in. Where a project lies decides nothing."""
+RELOCATABLE = ("label.options.path", "label.options.wait")
+"""Exceptions: folders that code is found in, and patience. Where a project lies decides nothing."""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -63,7 +72,8 @@ def _named(paths: Any, digests: Any) -> Any:
     """A file as a person is told of it, also where only its content changed."""
     if isinstance(paths, list):
         return [_named(path, digest) for path, digest in zip(paths, digests, strict=True)]
-    return f"{paths} (content {digests[:12]})"
+    digests = [digests] if isinstance(digests, str) else digests  # of a folder, those of the files in use
+    return f"{paths} (content {', '.join(digest[:12] for digest in digests)})"
 
 
 def flat(values: Any, key: str = "") -> dict[str, Any]:

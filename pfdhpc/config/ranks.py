@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Section
 
@@ -13,6 +13,8 @@ COUNT = 'teams of this role: a count, a fraction of the working ranks, or "rest"
 
 
 class TrainerRanks(Section):
+    """One team trains."""
+
     ranks: int = Field(1, ge=1, description="ranks of the one trainer team (data parallel)")
 
 
@@ -23,13 +25,34 @@ class ExplorerRanks(Section):
 
 
 class LabelerRanks(Section):
+    """Each team labels one frame at a time."""
+
     teams: TeamCount = Field("rest", description=COUNT)
     ranks: int = Field(1, ge=1, description="ranks in each team")
 
 
+class FlexibleRanks(Section):
+    """Teams of one rank that explore or label, whichever the run lacks."""
+
+    teams: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        0, description="teams that are explorer or labeler as the queue wants it: a count, or a fraction of the ranks"
+    )
+
+
 class RanksSection(Section):
+    """How the ranks of the job are shared out: rank 0 coordinates, the others form teams."""
+
     trainer: TrainerRanks = TrainerRanks()
     explorer: ExplorerRanks = ExplorerRanks()
     labeler: LabelerRanks = LabelerRanks()
+    flexible: FlexibleRanks = FlexibleRanks()
     threads: int = Field(1, ge=1, description="threads per rank for torch, LAMMPS and BLAS")
     gpus: Literal["auto", "none"] = Field("auto", description="auto: one visible GPU per rank, by node-local rank")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.flexible.teams and self.labeler.ranks > 1:
+            raise ValueError(
+                f"flexible.teams: a flexible team is one rank, but labeler.ranks = {self.labeler.ranks}; remove one"
+            )
+        return self

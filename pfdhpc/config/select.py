@@ -35,8 +35,22 @@ class DescriptorSection(Section):
     species_weight: float = Field(0.1, gt=0, description="how much species count against distances (chemistry)")
     precision: Literal["float64", "float32"] = Field("float64", description="in which descriptors are made and kept")
 
+    @model_validator(mode="after")
+    def _consistent(self):
+        problems = []
+        if self.type == "model":
+            unread = self.model_fields_set - {"type"}
+            problems = [f'{key}: type = "model" takes what the model itself has; leave it out' for key in unread]
+        elif self.type == "quests" and "species_weight" in self.model_fields_set:
+            problems = ['species_weight: type = "quests" does not tell species apart; only type = "chemistry" does']
+        if problems:
+            raise ValueError("\n".join(sorted(problems)))
+        return self
+
 
 class SelectSection(Section):
+    """Which candidates of a round are worth a label."""
+
     method: Literal["greedy", "pfd", "random"] = Field(
         "greedy", description="one by one by what each adds; PFD-kit's chunks; or by chance, to compare with"
     )
@@ -57,7 +71,7 @@ class SelectSection(Section):
         None, description="committee force deviation in eV/Å below which a frame is accurate and not picked"
     )
     trust_hi: Positive | Literal["adaptive"] | None = Field(
-        None, description="deviation above which it has failed and is not picked; adaptive: see the README"
+        None, description="deviation in eV/Å above which it has failed and is not picked; adaptive: see the README"
     )
     descriptor: DescriptorSection = DescriptorSection()
     bandwidth: Positive | Literal["density", "spread"] = Field(
@@ -79,7 +93,7 @@ class SelectSection(Section):
         descriptor = values.get("descriptor", {})
         if values.get("method") == "pfd":
             values.setdefault("score", "sum")
-            if isinstance(descriptor, dict):
+            if isinstance(descriptor, dict) and descriptor.get("type") != "model":
                 values["descriptor"] = descriptor = {"type": "quests", "smoothing": 0.0, **descriptor}
         if isinstance(descriptor, dict) and descriptor.get("type") == "model":
             values.setdefault("bandwidth", "spread")
@@ -94,9 +108,19 @@ class SelectSection(Section):
             problems.append(f'chunk: method = "{self.method}" picks frames one by one; only method = "pfd" has chunks')
         if self.method == "pfd" and self.quotas:
             problems.append('quotas: method = "pfd" has none; use method = "greedy"')
+        if self.method == "random":
+            given = sorted({"min_gain", "score"} & self.model_fields_set)
+            problems += [f'{key}: method = "random" compares nothing to pick; leave it out' for key in given]
+        elif self.method == "pfd" and "min_gain" in self.model_fields_set:
+            problems.append('min_gain: method = "pfd" picks up to max_sel whatever they add; only "greedy" has it')
         lo, hi = self.trust_lo, self.trust_hi
         if isinstance(lo, float) and isinstance(hi, float) and lo >= hi:
             problems.append(f"trust_lo: {lo:g} is not below trust_hi {hi:g}: no frame could be picked")
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def unread_in_a_run(self) -> list[str]:
+        """Problems with keys that only `pfdhpc select`, which tells entropies, reads with method random."""
+        given = {"descriptor", "bandwidth"} & self.model_fields_set if self.method == "random" else set()
+        return [f'select.{key}: method = "random" describes nothing in a run; leave it out' for key in sorted(given)]

@@ -8,6 +8,8 @@ from .base import ExistingFile, Section
 
 
 class StudentSection(Section):
+    """The light model of a distillation, trained from scratch on what the teacher labels."""
+
     preset: Literal["se_e2_a", "dpa1"] | None = Field(
         None, description="a model as shipped: se_e2_a (few elements), or dpa1 without attention (many elements)"
     )

@@ -1,9 +1,11 @@
 """Frames that exist already, from the formats they are kept in."""
 
+import difflib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +28,10 @@ Labelled = tuple[Frame, Label | None]
 Item = TypeVar("Item")
 
 
-def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
+def read_labelled(path: str | Path, level: str = "given", fmt: str = "") -> list[Record]:
     """All labelled frames of a file or folder; ``level`` names the level of theory of the labels.
+
+    ``fmt`` is the name of a format of dpdata or ASE; empty: it is told from the file.
 
     Reads extxyz and whatever else ASE reads with energy and forces, deepmd/npy (also mixed; one
     system, or a folder with systems below it), deepmd/hdf5, and VASP's OUTCAR and vasprun.xml.
@@ -35,9 +39,7 @@ def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
     read, holds no labelled frame, or a label is not finite.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    pairs = list(_guarded(path, _reader(path)(path), "labelled frames"))
+    pairs = read_frames(path, fmt, "labelled frames")
     records = [
         Record(frame, Origin(system=path.stem, step=index), label=label, labelling=Labelling(level, "given"))
         for index, (frame, label) in enumerate(pairs)
@@ -56,6 +58,15 @@ def read_labelled(path: str | Path, level: str = "given") -> list[Record]:
             len(pairs),
         )
     return records
+
+
+def read_frames(path: str | Path, fmt: str = "", what: str = "frames") -> list[Labelled]:
+    """All frames of a file or folder, each with its label or None; see :func:`read_labelled`. Raises InputError."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    reader = _named_reader(path, fmt) if fmt else _reader(path)
+    return list(_guarded(path, reader(path), f"{what}{f' of format {fmt}' if fmt else ''}"))
 
 
 def read_atoms(path: str | Path) -> Iterator[Atoms]:
@@ -116,10 +127,24 @@ def _reader(path: Path) -> Callable[[Path], Iterator[Labelled]]:
     return _from_ase
 
 
-def _from_ase(path: Path) -> Iterator[Labelled]:
+def _named_reader(path: Path, fmt: str) -> Callable[[Path], Iterator[Labelled]]:
+    """The reader of a format by its name: ASE's, or else dpdata's. Raises InputError."""
+    from ase.io.formats import ioformats
+    from dpdata.format import Format
+
+    known = Format.get_formats()
+    if fmt in ioformats:  # before dpdata's formats of the same name, which read one frame
+        return partial(_from_ase, fmt=fmt)
+    if fmt in known:
+        return partial(_from_dpdata_file, fmt=fmt)
+    near = difflib.get_close_matches(fmt, [*known, *ioformats], 3) or ["abacus/scf", "qe/pw/scf", "espresso-out"]
+    raise InputError(f"{path}: format {fmt!r} is known neither to dpdata nor to ASE; near to it: {', '.join(near)}")
+
+
+def _from_ase(path: Path, fmt: str | None = None) -> Iterator[Labelled]:
     import ase.io  # loads every installed format plugin, whole DFT programs among them: only where it is needed
 
-    for atoms in ase.io.iread(path, index=":", parallel=False):
+    for atoms in ase.io.iread(path, index=":", format=fmt, parallel=False):
         yield Frame.from_atoms(atoms), _label_of(atoms)
 
 
@@ -182,10 +207,10 @@ def _sets(group: h5py.Group) -> list[h5py.Group]:
     return [part for name, part in group.items() if name.startswith("set.")]
 
 
-def _from_dpdata_file(path: Path) -> Iterator[Labelled]:
+def _from_dpdata_file(path: Path, fmt: str = "") -> Iterator[Labelled]:
     import dpdata
 
-    fmt = next(fmt for pattern, fmt in DPDATA_FILES.items() if fnmatch(path.name, pattern))
+    fmt = fmt or next(fmt for pattern, fmt in DPDATA_FILES.items() if fnmatch(path.name, pattern))
     yield from _from_dpdata(dpdata.LabeledSystem(str(path), fmt=fmt).data)
 
 

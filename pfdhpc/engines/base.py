@@ -86,7 +86,7 @@ class TrainTask:
     validation: tuple[Record, ...]
     steps: int
     seed: int
-    directory: Path  # scratch of this round, on the shared file system
+    directory: Path  # scratch of this round, on the shared file system; empty but for what the engine is to go on from
     model: dict[str, Any] | None = None  # a student's deepmd model section with its type map; None: fine-tuning
 
 
@@ -100,6 +100,7 @@ class TrainResult:
     curve: tuple[dict[str, float], ...]  # {"step": ..., "rmse_f": ..., ...} as the trainer printed them
     seconds: float  # wall time of the whole call
     step_seconds: float  # of it, the optimisation steps themselves
+    begun_at: int = 0  # the step it went on from, where an earlier job was killed in this round
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from ..config.explore import ExploreSection
-from ..config.label import LabelSection
+from ..config.label import EXTERNAL, LabelSection
 from ..config.train import ModelSection, TrainSection
 from .base import Explorer, Labeler, Trainer
 
 EXPLORERS = {"lammps": "explore.lammps:LammpsExplorer", "ase": "explore.ase:AseExplorer"}
 LABELERS = {"gpaw": "label.gpaw:GpawLabeler", "ase": "label.ase:AseLabeler", "deepmd": "label.deepmd:DeepmdLabeler"}
+LABELERS["offline"] = "label.offline:OfflineLabeler"
+LABELERS |= dict.fromkeys(EXTERNAL, "label.external:ExternalLabeler")
 TRAINERS = {"deepmd": "train.deepmd:DeepmdTrainer"}
 
 
@@ -28,9 +30,16 @@ def make_explorer(section: ExploreSection, spawner: Any = None, log: Path | None
 def make_labeler(section: LabelSection, comm: Any, spawner: Any = None, log: Path | None = None) -> Labeler:
     """A labeler over the team communicator ``comm`` (an mpi4py communicator, None for one rank).
 
-    ``spawner`` and ``log`` as for :func:`make_explorer`.
+    ``spawner`` and ``log`` as for :func:`make_explorer`. Programs of their own are started by ``spawner`` and work
+    in ``labels`` beside the folder of ``log``, unless [label.launch] says otherwise; frames for elsewhere are in
+    ``offline`` there.
     """
     engine = _load(LABELERS[section.type])
+    if section.type == "offline":
+        return engine(section, comm, log.parent.parent / "offline")
+    if section.launch is not None:
+        engine = _load("label.resident:ResidentLabeler") if section.launch.resident else engine
+        return engine(section, comm, spawner, log.parent.parent / "labels", log.name.split(".")[0])
     if section.isolation == "process":
         batched = engine.label_batch is not Labeler.label_batch
         name = "IsolatedBatchLabeler" if batched else "IsolatedLabeler"

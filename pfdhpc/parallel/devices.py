@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .layout import EXPLORER, LABELER, TRAINER, Layout
+from .layout import EXPLORER, FLEXIBLE, LABELER, TRAINER, Layout
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -37,13 +37,13 @@ def visible_gpus() -> list[str]:
 
 
 def seats(layout: Layout, hosts: Sequence[str], gpus: Sequence[list[str]]) -> list[Seat]:
-    """A seat per rank: on each node the trainer's, then the explorers', then the labelers' ranks
+    """A seat per rank: on each node the trainer's, then the explorers', the flexible and the labelers' ranks
     take the GPUs in turn, so that two roles share a card only where there are fewer cards than ranks."""
     if layout.world_size == 1:
         return [Seat(hosts[0], gpus[0][0] if gpus[0] else None)]
     taken: dict[str, int] = {}
     chosen: dict[int, Seat] = {}
-    for role in (TRAINER, EXPLORER, LABELER):
+    for role in (TRAINER, EXPLORER, FLEXIBLE, LABELER):
         for team in layout.of_role(role):
             for rank in team.ranks:
                 host, found = hosts[rank], gpus[rank]

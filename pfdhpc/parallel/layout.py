@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..config.ranks import RanksSection
 from ..errors import InputError
 
-TRAINER, EXPLORER, LABELER, IDLE = "trainer", "explorer", "labeler", "idle"
+TRAINER, EXPLORER, LABELER, FLEXIBLE, IDLE = "trainer", "explorer", "labeler", "flexible", "idle"
 COORDINATOR = 0
 """Rank of the coordinator."""
 SEARCHED = 2_000
@@ -76,12 +76,13 @@ def smallest_world(section: RanksSection, least: int = 2) -> int:
 
 def _team_sizes(section: RanksSection) -> dict[str, int]:
     """Ranks in a team, by role. An explorer is one rank."""
-    return {TRAINER: section.trainer.ranks, EXPLORER: 1, LABELER: section.labeler.ranks}
+    return {TRAINER: section.trainer.ranks, EXPLORER: 1, LABELER: section.labeler.ranks, FLEXIBLE: 1}
 
 
 def _team_counts(section: RanksSection, size: int) -> dict[str, int]:
     """Teams of each role as asked for; a fraction is at least one team, "rest" may come out empty."""
-    sizes, asked = _team_sizes(section), {EXPLORER: section.explorer.teams, LABELER: section.labeler.teams}
+    sizes = _team_sizes(section)
+    asked = {EXPLORER: section.explorer.teams, LABELER: section.labeler.teams, FLEXIBLE: section.flexible.teams}
     counts, left = {TRAINER: 1}, size - 1 - sizes[TRAINER]
     for role, teams in asked.items():
         if teams == "rest":
@@ -97,15 +98,17 @@ def _team_counts(section: RanksSection, size: int) -> dict[str, int]:
 
 def _fits(section: RanksSection, counts: dict[str, int], size: int) -> bool:
     used = sum(counts[role] * n_ranks for role, n_ranks in _team_sizes(section).items())
-    return min(counts.values()) >= 1 and 1 + used <= size
+    return min(count for role, count in counts.items() if role != FLEXIBLE) >= 1 and 1 + used <= size
 
 
 def _arithmetic(section: RanksSection, size: int, counts: dict[str, int]) -> str:
     trainer, labeler = section.trainer.ranks, section.labeler.ranks
     n_explorers, n_labelers = max(1, counts[EXPLORER]), max(1, counts[LABELER])
-    need = 1 + trainer + n_explorers + n_labelers * labeler
+    flexible = counts[FLEXIBLE]
+    need = 1 + trainer + n_explorers + n_labelers * labeler + flexible
+    more = f" + {flexible} flexible" if flexible else ""
     return (
         f"ranks: {need} ranks are needed, {size} were given: 1 coordinator + {trainer} trainer"
-        f" + {n_explorers} explorers + {n_labelers} labeler teams x {labeler} = {need};"
+        f" + {n_explorers} explorers + {n_labelers} labeler teams x {labeler}{more} = {need};"
         f" start {smallest_world(section, size + 1)} ranks, or 1 to run all roles in turn, or ask for less in [ranks]"
     )

@@ -1,11 +1,15 @@
 """The one place that names the world communicator."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .devices import Seat, seats
 from .layout import Layout, Team
+
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""Where launchers tell a process how many of it there are."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,12 @@ class Place:
     team_comm: Any
     orders_comm: Any  # coordinator <-> leaders
     peers_comm: Any  # leader <-> leader, for reductions over several teams
+
+
+def launched(environ: Mapping[str, str]) -> int:
+    """How many processes a launcher says it started, this one among them; 1 outside of one. Does not start MPI."""
+    sizes = [int(environ[name]) for name in SIZE_VARIABLES if environ.get(name, "").isdigit()]
+    return max(sizes, default=1)
 
 
 def communicator() -> Any:

@@ -7,11 +7,15 @@ from functools import singledispatch
 from ..config import Config
 from ..data import Record
 from . import messages as m
+from .aimd import advanced, unfinished
 from .converge import reason_to_end
+from .flow import answered, flow, requeued
 from .forecast import measured
-from .metrics import error_table, exploring_errors
+from .metrics import ErrorTable, error_table, exploring_errors
+from .pool import scanned
+from .rounds import next_round
 from .split import assign
-from .state import DONE, EVALUATE, EXPLORE, LABEL, PROBE, SELECT, TRAIN, Replica, RoundRecord, RunState
+from .state import DONE, EVALUATE, EXPLORE, INIT, LABEL, PROBE, SELECT, TRAIN, WAIT, Replica, RunState
 
 MAX_ATTEMPTS = 3
 """So often a selection is made again without teams that did not answer; then the round has no picks."""
@@ -34,7 +38,7 @@ def _apply(answer, config: Config, state: RunState, known) -> RunState:
 
 @_apply.register
 def _(answer: m.Imported, config, state, known):
-    state = replace(state.spent("trainer", answer.seconds), phase=LABEL)
+    state = replace(state.spent("trainer", answer.seconds), phase=INIT if state.aimd else LABEL)
     if config.workflow == "distill":
         state = replace(state, teacher=answer.model)
     else:
@@ -55,6 +59,10 @@ def _(answer: m.Explored, config, state, known):
         candidates=state.current.candidates + answer.n_candidates,
         guards=state.current.guards + bool(answer.stopped),
     )
+    if config.pool is not None:
+        state = _exploration_done(scanned(state, answer))
+        nothing = state.phase == SELECT and not state.current.candidates
+        return _labels_done(config, replace(state, phase=LABEL), known) if nothing else state
     return _exploration_done(state)
 
 
@@ -71,27 +79,35 @@ def _after_segment(replica: Replica, answer: m.Explored, config: Config) -> Repl
 
 def _exploration_done(state: RunState) -> RunState:
     waiting = [item for item in state.replicas if not item.retired and item.replica not in state.explored]
-    return state if waiting else replace(state, phase=SELECT)
+    return state if waiting or state.phase != EXPLORE else replace(state, phase=SELECT)
 
 
 @_apply.register
 def _(answer: m.Selected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), picked=(*state.picked, *answer.picked))
     if answer.report is not None:
-        state = replace(state, reported=True, late=state.late | frozenset(answer.report.absent))
-        absent = state.late  # their candidates were not looked at
+        absent = frozenset(answer.report.absent)  # their candidates were not looked at
+        silent = absent & set(state.running.values())  # the others have said so themselves by now
+        state = replace(state, reported=True, late=state.late | silent, ranking=answer.report.picked)
+        absent |= state.late
         state = _without(state, answer.report.absent).note(
             filtered=sum(answer.report.filtered.values()),
-            saturated=answer.report.saturated and not answer.report.gains and not absent,
+            saturated=answer.report.saturated and not _new_picks(state, answer.report) and not absent,
             best_gain=max(answer.report.gains, default=float("nan")),
         )
     return _selection_done(config, state, known)
 
 
+def _new_picks(state: RunState, report: m.SelectReport) -> bool:
+    """Whether a selection picked a frame that was not waiting for its label already."""
+    waiting = {record.frame_id for record in state.pending}
+    return any(frame_id not in waiting for frame_id in report.picked)
+
+
 @_apply.register
 def _(answer: m.Unselected, config, state, known):
-    state = state.spent("explorer", answer.seconds)
-    if answer.absent and not state.reported:
+    state = replace(state.spent("explorer", answer.seconds), unheard=True)
+    if answer.absent in state.running.values() and not state.reported:
         state = replace(_without(state, (answer.absent,)), late=state.late | {answer.absent})
     return _selection_done(config, state, known)
 
@@ -104,10 +120,15 @@ def _without(state: RunState, absent: tuple[str, ...]) -> RunState:
 
 def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
     """When all have answered: the picks go on to be labelled; a selection without an outcome is made again."""
-    if state.running:
+    if state.phase != SELECT or any(order_id.startswith("select/") for order_id in state.running):
         return state
-    if not state.reported and state.late and state.attempt < MAX_ATTEMPTS:
+    again = not state.reported and (state.late or state.unheard) and state.attempt < MAX_ATTEMPTS
+    state = replace(state, unheard=False)
+    if again:
         return replace(state, picked=(), attempt=state.attempt + 1)
+    if config.overlapped:
+        state = requeued(config, state) if state.reported else replace(state, picked=())
+        return flow(config, replace(state, phase=WAIT, reported=False, offered=()))
     picked = {record.frame_id: record for record in state.picked if state.reported}
     pending = tuple(picked[frame_id] for frame_id in sorted(picked))
     state = replace(state, phase=LABEL, picked=(), pending=pending, reported=False).note(selected=len(pending))
@@ -116,11 +137,12 @@ def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
 
 def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
     """A team is given up: what it was working on is asked of others."""
+    selecting = any(name == team and key.startswith("select/") for key, name in state.running.items())
     state = replace(_without(state, (team,)), lost=state.lost | {team}, late=state.late - {team})
     if state.phase == PROBE:
         reason = f"{team} did not come back from the test"
         return replace(state, phase=DONE, production={**state.production, "reason": reason, "stable": False})
-    return _selection_done(config, state, known) if state.phase == SELECT else state
+    return _selection_done(config, state, known) if selecting else state
 
 
 @_apply.register
@@ -134,17 +156,65 @@ def _(answer: m.Labelled, config, state, known):
         fresh=tuple(sorted({*state.fresh, *accepted})),
         refused=tuple(sorted({*state.refused, *refused})),
     )
-    state = state.note(labelled=state.current.labelled + len(accepted), rejected=state.current.rejected + len(refused))
-    return _labels_done(config, state, known)
+    if not config.overlapped:
+        now = state.current
+        state = state.note(labelled=now.labelled + len(accepted), rejected=now.rejected + len(refused))
+        return _labels_done(config, state, known)
+    for number in {outcome.record.origin.round for outcome in answer.outcomes}:
+        state = _noted(state, number, answer.outcomes, known)
+    return flow(config, state)
+
+
+@_apply.register
+def _(answer: m.Simulated, config, state, known):
+    """The labels of a segment are labels as any other; after the last segment of all those of frames are due."""
+    state = replace(state, aimd=advanced(state.aimd, answer))
+    phase = INIT if unfinished(config, state.aimd) else LABEL
+    return _apply.dispatch(m.Labelled)(answer, config, replace(state, phase=phase), known)
+
+
+@_apply.register
+def _(answer: m.Unlabelled, config, state, known):
+    """What it was about waits as before."""
+    return state
+
+
+@_apply.register
+def _(answer: m.Awaiting, config, state, known):
+    """Patience is over, and nobody is at work on anything else: only people can help."""
+    at_work = [order_id for order_id in state.running if not m.frames_of(order_id)]  # others wait like this one
+    if answer.idle < config.label.wait or at_work:
+        return state
+    where = f"put the results into {answer.folder}/done/<frame id>/, then submit again"
+    return replace(state, standstill=f"{answer.frames} frames wait for labels in {answer.folder}/todo: {where}")
+
+
+def _noted(state: RunState, number: int, outcomes: Sequence[m.LabelOutcome], known) -> RunState:
+    """The outcomes of the frames explored in a round, in its record, with the errors they show."""
+    ours = [outcome for outcome in outcomes if outcome.record.origin.round == number]
+    label_ids = tuple(outcome.record.label_id for outcome in ours if outcome.accepted)
+    record = state.history[number]
+    state = state.note_round(
+        number,
+        labelled=record.labelled + len(label_ids),
+        rejected=record.rejected + len(ours) - len(label_ids),
+        label_ids=(*record.label_ids, *label_ids),
+    )
+    if number == 0 or not answered(state, number):
+        return state
+    first = state.elapsed if record.errors is None else record.judged_at
+    return state.note_round(number, errors=exploring_errors(known(state.history[number].label_ids)), judged_at=first)
 
 
 def _labels_done(config: Config, state: RunState, known) -> RunState:
     """Test the exploring model on the round's labels, then decide what comes next."""
-    if state.pending:
+    if config.overlapped:
+        return flow(config, state)
+    if state.pending or state.phase == INIT:
         return state
     if state.fresh and state.round > 0:
         errors = exploring_errors(known(state.fresh))
-        state = state.note(errors=errors)
+        state = state.note(errors=errors, judged_at=state.elapsed)
     if state.fresh:
         return replace(state, phase=TRAIN)
     return _round_done(config, state)
@@ -152,14 +222,22 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
 
 @_apply.register
 def _(answer: m.Trained, config, state, known):
-    state, train = assign(state, state.fresh, config.test)
+    new = state.training or state.fresh
+    members = (*state.members, answer.model)
+    if config.pool is not None and len(members) < config.pool.models:
+        return replace(state.spent("trainer", answer.seconds), members=members)
+    state, train = assign(state, new, config.test)
     state = replace(
         state.spent("trainer", answer.seconds),
-        models=(*state.models, answer.model),
+        models=(*state.models, members[0]),
+        committee=members if config.pool else (),
+        members=(),
         train_ids=tuple(sorted((*state.train_ids, *train))),
-        fresh=(),
+        fresh=tuple(label_id for label_id in state.fresh if label_id not in new),
+        training=(),
+        trained_at=state.elapsed,
     ).note(train_seconds=answer.seconds, step_seconds=answer.step_seconds)
-    return _round_done(config, state)
+    return flow(config, state) if config.overlapped else _round_done(config, state)
 
 
 def _round_done(config: Config, state: RunState) -> RunState:
@@ -169,33 +247,6 @@ def _round_done(config: Config, state: RunState) -> RunState:
     if ended:
         return replace(state, phase=EVALUATE, ended=ended)
     return next_round(state)
-
-
-def next_round(state: RunState) -> RunState:
-    """Begin the next exploration round with the newest model."""
-    number = state.round + 1
-    record = RoundRecord(number, model_version=state.models[-1].version if state.models else -1)
-    return check_alive(
-        replace(
-            state,
-            phase=EXPLORE,
-            round=number,
-            explored=(),
-            picked=(),
-            ended="",
-            history=(*state.history, record),
-            attempt=0,
-        )
-    )
-
-
-def check_alive(state: RunState) -> RunState:
-    """Exploration needs a replica."""
-    if state.phase == EXPLORE and all(replica.retired for replica in state.replicas):
-        return replace(
-            state, failure="every replica was retired by its guards; see logs/, explore.guard and explore.max_restarts"
-        )
-    return state
 
 
 @_apply.register
@@ -208,9 +259,26 @@ def _(answer: m.Evaluated, config, state, known):
             pretrained=error_table(records, answer.parent) if answer.parent else None,
             finetuned=error_table(records, answer.final),
         )
+    state = replace(state, fixed=_fixed_errors(state, answer, known))
     if config.student is None:
         return replace(state, phase=DONE)
     return replace(state, phase=PROBE if config.student.probe_steps else DONE, production={"product": answer.product})
+
+
+def _fixed_errors(state: RunState, answer: m.Evaluated, known: Lookup) -> dict[str, ErrorTable]:
+    """On test.data: of the model the run was given, and of the final one.
+
+    A teacher need not count energies from where these labels do, nor need its student: constants per element do not
+    count as errors then.
+    """
+    if not answer.fixed_final:
+        return {}
+    records, distilling = known(state.fixed_ids), state.teacher is not None
+    before = "teacher" if distilling else "pretrained"
+    return {
+        before: error_table(records, answer.fixed_before, aligned=not distilling),
+        "final": error_table(records, answer.fixed_final, aligned=not distilling),
+    }
 
 
 @_apply.register
@@ -228,7 +296,10 @@ def _(answer: m.Failed, config, state, known):
         return _selection_done(config, state, known)
     if kind == "probe":
         return replace(state, phase=DONE, production={**state.production, "reason": answer.reason, "stable": False})
-    if kind != "explore":
+    if kind == "aimd":
+        broken = m.Simulated(answer.order_id, answer.seconds, (), rest[0], None, int(rest[1]), 0, answer.reason)
+        return _apply(broken, config, state, known)
+    if kind != "explore" or config.pool is not None:
         return replace(state, failure=f"{answer.order_id}: {answer.reason}")
     lost = m.Explored(answer.order_id, answer.seconds, rest[1], None, 0, 0, answer.reason)
     return _apply(lost, config, state, known)

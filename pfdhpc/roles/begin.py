@@ -1,32 +1,36 @@
 """The state a fresh run starts from, and how a resumed one takes up the kept one."""
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from ..config import Config
 from ..config.explore import SystemSection, ends
-from ..data import Frame, Origin, Record
-from ..data.io import read_labelled
+from ..config.init import Data
+from ..data import Frame, Record
 from ..engines.explore.check import check_starts
-from ..engines.explore.perturb import perturb, starts
+from ..engines.explore.perturb import starts
 from ..errors import InputError
-from .apply import check_alive, next_round
-from .converge import SATURATED, reason_to_end
+from .converge import ACCURATE, ALL_FAILED, SATURATED, reason_to_end
+from .first import first_frames, first_trajectories
+from .flow import conform, reason_to_be_over
+from .given import given as read_given
+from .given import is_imported
 from .policy import seed_of
-from .state import DONE, EVALUATE, TRAIN, Replica, RoundRecord, RunState
+from .pool import Pool, read_pool
+from .rounds import check_alive, next_round
+from .state import DONE, EVALUATE, EXPLORE, LABEL, PROBE, SELECT, TRAIN, Replica, RoundRecord, RunState
 
 
 @dataclass(frozen=True)
 class Start:
-    """A fresh state, and the labelled frames the user brought along."""
+    """A fresh state, and the labelled frames the user brought along: to train on, and to test on."""
 
     state: RunState
     given: tuple[Record, ...]
+    fixed: tuple[Record, ...] = ()
 
 
 def begin(config: Config, type_map: tuple[str, ...]) -> Start:
@@ -36,35 +40,52 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
     """
     problems: list[str] = []
     frames = {system.name: _collect(problems, _starts, config, system) or [] for system in config.system}
-    given = [_collect(problems, _given, path) or () for path in config.init.data]
-    given = tuple({record.frame_id: record for some in given for record in some}.values())
-    given = tuple(sorted(given, key=lambda record: record.frame_id))
+    fixed = _labelled(problems, config.test.data or (), "test")
+    tested = {record.frame_id for record in fixed}
+    given = [item for item in _labelled(problems, config.init.data, "given") if item.frame_id not in tested]
+    pool = _collect(problems, read_pool, config.pool) if config.pool else None
     if type_map:
-        problems += _unknown_elements(frames, given, type_map)
+        problems += _unknown_elements(config, frames, given, fixed, type_map)
+        problems += _not_in("pool.data", _in_pool(pool), type_map)
     for name, some in frames.items():
         problems += check_starts(config.explore, name, some)
-    if config.select.bandwidth == "density" and any(frame.volume == 0 for some in frames.values() for frame in some):
+    cells = [frame for some in frames.values() for frame in some]
+    cells += [replica.start for replica in pool.replicas()] if pool else []
+    if config.select.bandwidth == "density" and any(frame.volume == 0 for frame in cells):
         problems.append('select.bandwidth: "density" needs cells with a volume; give a number, or a cell with vacuum')
+    pending = aimd = ()
+    if pool is not None:
+        known = {*tested, *(record.frame_id for record in given)}
+        pending = pool.first(config, seed_of(config, "pool"), known)
+    elif not problems:
+        pending, aimd = _collect(problems, first_frames, config), _collect(problems, first_trajectories, config)
     if problems:
         raise InputError(problems)
     state = RunState(
         type_map=type_map,
-        species=_species(frames, given),
-        replicas=tuple(replica for system in config.system for replica in _replicas(config, system, frames)),
-        pending=_initial(config),
+        species=tuple(sorted({*_species(config, frames, (*given, *fixed)), *_in_pool(pool)})),
+        replicas=pool.replicas()
+        if pool
+        else tuple(replica for system in config.system for replica in _replicas(config, system, frames)),
+        pending=tuple(record for record in pending if record.frame_id not in tested),
         fresh=tuple(sorted(record.label_id for record in given)),
         given=len(given),
         history=(RoundRecord(0),),
+        aimd=aimd,
+        fixed_ids=tuple(sorted(record.label_id for record in fixed)),
     )
-    return Start(state, given)
+    return Start(state, tuple(given), tuple(fixed))
 
 
-def resume(config: Config, kept: RunState, fresh: RunState, changed: Collection[str] = ()) -> RunState:
+def resume(
+    config: Config, kept: RunState, fresh: RunState, changed: Collection[str] = (), imported: Sequence[str] = ()
+) -> RunState:
     """The kept state under a configuration in which the mutable keys ``changed`` differ.
 
     Replicas at new temperatures or pressures join, those no longer asked for are left out; where
     [explore] changed, guard restarts are forgiven; where [ranks] changed, measured durations are forgotten; a run
     that had reached a limit which has been raised, or was saturated under another [explore] or [select], goes on.
+    Labels ``imported`` since (their ids) are trained on next, also by a run that was over.
     """
     forgiven = any(key.startswith("explore.") for key in changed)
     old = {replica.replica: _again(replica, config, forgiven) for replica in kept.replicas}
@@ -72,15 +93,41 @@ def resume(config: Config, kept: RunState, fresh: RunState, changed: Collection[
     kept = replace(kept, replicas=replicas, species=fresh.species)
     if any(key.startswith("ranks.") for key in changed):
         kept = replace(kept, durations={})
+    kept = _with_imported(kept, imported)
     if kept.phase == TRAIN and not (kept.train_ids or kept.fresh):
         return replace(kept, failure="frames/ holds no label to train on any more; put back the files taken out of it")
     if kept.phase in (EVALUATE, DONE):
-        reason = reason_to_end(config.converge, kept)
-        searched_otherwise = any(key.startswith(("explore.", "select.")) for key in changed)
-        if not reason or (reason == SATURATED and searched_otherwise):
+        reason = reason_to_be_over(config, kept, changed) if config.overlapped else reason_to_end(config.converge, kept)
+        searched_otherwise = any(key.startswith(("explore.", "select.", "pool.")) for key in changed)
+        if not reason or (reason in (SATURATED, ACCURATE, ALL_FAILED) and searched_otherwise):
             return next_round(kept)
         return replace(kept, ended=reason)
-    return check_alive(kept)
+    return check_alive(_conformed(config, kept))
+
+
+def _conformed(config: Config, kept: RunState) -> RunState:
+    """As the policy would have it; in lock-step, imported labels wait for the end of a round that is being explored."""
+    held = {key for key in kept.fresh if is_imported(key)}
+    if config.overlapped or kept.phase not in (EXPLORE, SELECT) or not held:
+        return conform(config, kept)
+    state = conform(config, replace(kept, fresh=tuple(key for key in kept.fresh if key not in held)))
+    return replace(state, fresh=tuple(sorted({*state.fresh, *held})))
+
+
+def _with_imported(kept: RunState, imported: Sequence[str]) -> RunState:
+    if not imported:
+        return kept
+    frames = {key.partition(":")[0] for key in imported}
+    kept = replace(
+        kept,
+        pending=tuple(record for record in kept.pending if record.frame_id not in frames),
+        fresh=tuple(sorted({*kept.fresh, *imported})),
+        given=kept.given + len(imported),
+        members=(),  # those of a committee are trained on the same labels
+    )
+    if kept.phase == LABEL and not kept.pending:
+        return replace(kept, phase=TRAIN)
+    return replace(kept, phase=TRAIN, ended="") if kept.phase in (EVALUATE, PROBE, DONE) else kept
 
 
 def without_missing(state: RunState, known: Container[str], rejected: Callable[[str], bool]) -> RunState:
@@ -88,9 +135,13 @@ def without_missing(state: RunState, known: Container[str], rejected: Callable[[
 
     ``known`` holds label ids; ``rejected`` tells of a frame id.
     """
-    names = ("train_ids", "validation_ids", "test_ids", "fresh")
+    names = ("train_ids", "validation_ids", "test_ids", "fresh", "training", "fixed_ids")
     labels = {name: tuple(key for key in getattr(state, name) if key in known) for name in names}
-    return replace(state, **labels, refused=tuple(key for key in state.refused if rejected(key)))
+    history = tuple(
+        replace(item, label_ids=tuple(key for key in item.label_ids if key in known)) for item in state.history
+    )
+    refused = tuple(key for key in state.refused if rejected(key))
+    return replace(state, **labels, history=history, refused=refused)
 
 
 def _again(replica: Replica, config: Config, forgiven: bool) -> Replica:
@@ -113,40 +164,17 @@ def _printed(ramp: tuple[float, float], unit: str) -> str:
     return "".join(f"-{value:g}{unit}" for value in dict.fromkeys(ramp))
 
 
-def _initial(config: Config) -> tuple[Record, ...]:
-    """Perturbed copies of the given structures, shared over the systems in turn."""
-    sources = {
-        system.name: starts(system.model_copy(update={"perturb": system.perturb.model_copy(update={"count": 0})}), 0)
-        for system in config.system
-    }
-    records = []
-    budget = config.init.frames
-    if config.converge.max_labels is not None:
-        budget = min(budget, config.converge.max_labels)
-    for index in range(budget):
-        system = config.system[index % len(config.system)]
-        given = sources[system.name]
-        rng = np.random.default_rng(seed_of(config, "init", system.name, index))
-        source = given[index // len(config.system) % len(given)]
-        frame = perturb(source, system.perturb.strain, system.perturb.displacement, rng)
-        records.append(Record(frame, Origin(system=system.name, replica="initial", round=0, step=index)))
-    return tuple(sorted(records, key=lambda record: record.frame_id))
-
-
 def _starts(config: Config, system: SystemSection) -> list[Frame]:
     return starts(system, seed_of(config, "start", system.name))
 
 
-def _given(path: Path) -> tuple[Record, ...]:
-    """Labelled frames the user brought along, at a level of theory of their own."""
-    return tuple(
-        replace(
-            record,
-            origin=Origin(system=path.stem, replica="given", round=0),
-            labelling=replace(record.labelling, level=f"given-{path.stem}"),
-        )
-        for record in read_labelled(path)
-    )
+def _labelled(problems: list[str], sources: Iterable[Data], role: str) -> list[Record]:
+    """Frames the user brought along, each geometry once, in the order of their ids."""
+    missing: list[str] = []
+    found = [_collect(missing, read_given, data, role) or () for data in sources]
+    problems += [f"{'test' if role == 'test' else 'init'}.data: {problem}" for problem in missing]
+    frames = {record.frame_id: record for some in found for record in some}
+    return [frames[frame_id] for frame_id in sorted(frames)]
 
 
 def _collect(problems: list[str], work: Callable, *arguments: Any) -> Any:
@@ -158,17 +186,34 @@ def _collect(problems: list[str], work: Callable, *arguments: Any) -> Any:
         return None
 
 
-def _species(frames: dict[str, list[Frame]], given: tuple[Record, ...]) -> tuple[int, ...]:
-    """All atomic numbers, ascending."""
-    everything = (*(frame for some in frames.values() for frame in some), *(record.frame for record in given))
-    return tuple(sorted({int(z) for frame in everything for z in frame.numbers}))
+def _species(config: Config, frames: dict[str, list[Frame]], known: Iterable[Record]) -> tuple[int, ...]:
+    """All atomic numbers that may turn up, ascending."""
+    everything = (*(frame for some in frames.values() for frame in some), *(record.frame for record in known))
+    drawn = {z for system in config.system for z in _alloyed(system)}
+    return tuple(sorted(drawn.union(*(_numbers([frame]) for frame in everything))))
 
 
-def _unknown_elements(frames: dict[str, list[Frame]], given: tuple[Record, ...], type_map) -> list[str]:
+def _alloyed(system: SystemSection) -> set[int]:
+    """What random compositions may put into a system."""
+    alloy = system.perturb.alloy
+    return {atomic_numbers[name] for name in alloy.elements} if alloy and alloy.composition == "random" else set()
+
+
+def _in_pool(pool: Pool | None) -> set[int]:
+    return _numbers(record.frame for record in pool.records) if pool else set()
+
+
+def _numbers(frames: Iterable[Frame]) -> set[int]:
+    return {int(z) for frame in frames for z in frame.numbers}
+
+
+def _unknown_elements(config: Config, frames: dict[str, list[Frame]], given, fixed, type_map) -> list[str]:
     problems = []
-    for name, some in frames.items():
-        problems += _not_in(f"system {name}", {int(z) for frame in some for z in frame.numbers}, type_map)
-    return problems + _not_in("init.data", {int(z) for record in given for z in record.frame.numbers}, type_map)
+    for system in config.system:
+        problems += _not_in(f"system {system.name}", _numbers(frames[system.name]) | _alloyed(system), type_map)
+    for where, records in (("init.data", given), ("test.data", fixed)):
+        problems += _not_in(where, _numbers(record.frame for record in records), type_map)
+    return problems
 
 
 def _not_in(where: str, numbers: set[int], type_map) -> list[str]:

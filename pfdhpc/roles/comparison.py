@@ -13,14 +13,15 @@ from ..select.bandwidth import spread_bandwidth, unsuitable
 from ..select.entropy import Environments
 from ..select.filters import Filter
 from ..select.greedy import Candidate, Pool, Proposal, Rule
+from ..select.lots import Lot, compare_all
 from . import messages as m
-from .reference import Blocks, Shard
+from .reference import Blocks, Shard, grouped
 from .talk import Talk
 
 SAMPLE = 512
 """Environments of the reference from which a bandwidth is found, or judged."""
-GROUP = 4096
-"""Environments of a census compared at a time, about."""
+FEW = 192
+"""Environments of picks that are compared together in a census, at least; more together can seldom be left out."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -74,9 +75,11 @@ class Comparison:
         self._sampled = np.concatenate(first)[:SAMPLE] if first else np.zeros((0, 1))
         self.bandwidth = self._order.bandwidth or spread_bandwidth(self._sampled)
         self.pool = Pool(self._rule, self.bandwidth, self._shard.device)
-        for done, record in enumerate(self.mine.values(), 1):
+        done = 0
+        for records in grouped(self.mine.values(), size=lambda record: len(record.frame)):
             self._talk.serve()
-            self._add(record)
+            self._add(records)
+            done += len(records)
             self.progress("describing", done, len(self.mine))
         if self._order.census:
             own = self._blocks.own() if self._order.entropies else []
@@ -88,10 +91,12 @@ class Comparison:
                 self.census.observe(environments)
             self.progress("comparing", done, len(self._blocks))
 
-    def _add(self, record: Record) -> None:
-        # PFD-kit leaves equal scores in the order of the trajectory
-        place = record.origin.step if self._section.method == "pfd" else 0
-        self.pool.add(record.frame_id, self._shard.describe(record.frame), record.origin.system, place)
+    def _add(self, records: Sequence[Record]) -> None:
+        made = self._shard.describe([record.frame for record in records])
+        for record, descriptors in zip(records, made, strict=True):
+            # PFD-kit leaves equal scores in the order of the trajectory
+            place = record.origin.step if self._section.method == "pfd" else 0
+            self.pool.add(record.frame_id, descriptors, record.origin.system, place)
 
 
 class Census:
@@ -99,13 +104,13 @@ class Census:
 
     def __init__(self, own: Sequence[np.ndarray], h: float, device: str):
         self._h, self._device = h, device
-        self._own = [(some, np.full(len(some), -np.inf)) for some in map(self._prepared, _grouped(own))]
+        self._own = [Lot.of(self._prepared(some)) for some in own]
         self._ours: list[Candidate] = []
         self._picks: list[np.ndarray] = []
 
     def observe(self, known: Environments) -> None:
         """A block of the reference."""
-        self._own = [(mine, np.logaddexp(sums, mine.log_sums(known))) for mine, sums in self._own]
+        compare_all(self._own, known, self._h)
 
     def extend(self, ours: Sequence[Candidate], picks: Sequence[Proposal]) -> None:
         """All picks of a step become known; those of our own are environments to answer for."""
@@ -114,28 +119,19 @@ class Census:
 
     def total(self) -> np.ndarray:
         """Number of environments, and the sum of ln p over them."""
-        found = np.zeros(2)
-        picks = [self._prepared(some) for some in _grouped(self._picks)]
-        for mine, sums in [*self._own, *((item.environments, item.by_reference) for item in self._ours)]:
-            for some in picks:
-                sums = np.logaddexp(sums, mine.log_sums(some))
-            found += len(mine), sums.sum()
-        return found
+        lots = [replace(lot) for lot in self._own]
+        lots += [Lot(ours.environments, ours.box, ours.by_reference) for ours in self._ours]
+        for some in _stacked(self._picks):
+            compare_all(lots, self._prepared(some), self._h)
+        return np.array([sum(map(len, (lot.log_sums for lot in lots))), sum(lot.log_sums.sum() for lot in lots)])
 
     def _prepared(self, descriptors: np.ndarray) -> Environments:
         return Environments(descriptors, self._h, self._device)
 
 
-def _grouped(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Neighbours stacked: many small comparisons take longer than a few large ones."""
-    group: list[np.ndarray] = []
-    for array in arrays:
-        group.append(array)
-        if sum(map(len, group)) >= GROUP:
-            yield np.concatenate(group)
-            group = []
-    if group:
-        yield np.concatenate(group)
+def _stacked(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Neighbours one below the other: many small comparisons take longer than a few large ones."""
+    return map(np.concatenate, grouped(arrays, FEW))
 
 
 def entropy_of(totals: Sequence[np.ndarray]) -> float:

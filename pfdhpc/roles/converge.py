@@ -6,6 +6,8 @@ from .state import RunState
 
 CONVERGED = "converged"
 SATURATED = "saturated"
+ACCURATE = "accurate"
+ALL_FAILED = "all_failed"
 MAX_ROUNDS = "max_rounds"
 MAX_LABELS = "max_labels"
 MAX_SECONDS = "max_seconds"
@@ -14,6 +16,8 @@ MAX_CORE_HOURS = "max_core_hours"
 MEANING = {
     CONVERGED: "the convergence criteria hold",
     SATURATED: "the selection found nothing new to label",
+    ACCURATE: "every frame of the pool is labelled, or within the trust of the committee",
+    ALL_FAILED: "no candidate is left, but frames beyond the trust band",
     MAX_ROUNDS: "converge.max_rounds was reached",
     MAX_LABELS: "converge.max_labels was reached",
     MAX_SECONDS: "converge.max_seconds was reached",
@@ -42,8 +46,13 @@ def reason_to_end(section: ConvergeSection, state: RunState) -> str:
     last = state.history[-section.patience :]
     if len(last) == section.patience and all(satisfied(section, item.errors) for item in last):
         return CONVERGED
-    if state.current.saturated:
-        return SATURATED
+    if state.current.scanned and not state.current.candidates:
+        return ALL_FAILED if state.current.failed else ACCURATE
+    return SATURATED if state.current.saturated else reason_of_limits(section, state)
+
+
+def reason_of_limits(section: ConvergeSection, state: RunState) -> str:
+    """The limit that was reached; empty if none was."""
     if section.max_labels is not None and state.n_paid >= section.max_labels:
         return MAX_LABELS
     if state.round >= section.max_rounds:

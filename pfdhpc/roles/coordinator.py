@@ -6,25 +6,33 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..config import Config
+from ..engines.label.level import Levels
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from ..parallel.channel import Channel
-from ..parallel.layout import IDLE, TRAINER, Layout
+from ..parallel.layout import IDLE, TRAINER, Layout, Team
+from ..parallel.ledger import WAIT, ledger
 from ..store.checkpoint import load_checkpoint
 from ..store.store import Store
 from . import messages as m
+from .acts import hand_over
 from .apply import apply, lose
 from .begin import begin, resume, without_missing
 from .books import Books
 from .delivery import Delivery
+from .elastic import balanced, unmanned
+from .estimate import unconfirmed
 from .filing import Filing
+from .flow import CYCLE
 from .folder import RunFolder
 from .forecast import expected_by
+from .given import imported
 from .persist import from_tree
 from .policy import plan, shortage
-from .state import DONE, LABEL, RunState
+from .state import DONE, DRAIN, INIT, LABEL, RunState
 from .stopping import Stopping
+from .unjudged import Unjudged
 
-WRITE = 0.005
+WRITE = 0.002
 """Seconds it waits for a message while the disk is at work."""
 POLL = 0.25
 """Seconds the coordinator sleeps at most before it looks at the clock and the signals again."""
@@ -51,7 +59,7 @@ class Listener:
 
 @dataclass
 class Coordinator:
-    """One run of one job. ``level`` is the hash of the level of theory labels are made at.
+    """One run of one job. ``levels`` are the levels of theory labels are made at.
 
     ``evaluated`` is the answer with the predictions of the held-out frames, if it came in this job;
     ``overheads`` holds, by kind of order, the seconds from sending an order to its answer being
@@ -63,14 +71,17 @@ class Coordinator:
     layout: Layout
     channel: Channel
     stopping: Stopping
-    level: str
+    levels: Levels
     attrs: dict[str, str]
     changed: Collection[str] = ()  # mutable keys that differ from the run so far
     listener: Listener = field(default_factory=Listener)
 
     def __post_init__(self):
         self.state = RunState()
+        self._resigned: set[str] = set()  # teams that were given up but hear
         self._sent: dict[str, Sent] = {}  # orders without an answer, also those that others have been asked for
+        self._news = False  # labels came that status.json does not tell of yet
+        self._unjudged = Unjudged()
         self._reported = 0.0  # when the last selection's root told its outcome
         self.overheads: dict[str, list[float]] = {}
         self.evaluated: m.Evaluated | None = None
@@ -80,6 +91,7 @@ class Coordinator:
         ready = self._gather_ready()
         if ready is None:
             return EXIT_INCOMPLETE
+        ledger().switch("decide")
         self.listener.say(f"all {len(ready)} teams have started")
         self._open(ready)
         try:
@@ -93,21 +105,32 @@ class Coordinator:
 
     def _loop(self) -> int:
         while not self._over():
-            if reason := self.stopping.reason():
+            if reason := self.stopping.reason() or self._awaited():
                 return self._interrupt(reason)
             self._issue()
+            self.books.workload.note(self.state)
+            self._tell()
             self.books.save_if_due(self.state)
+            self.books.tell_if_kept(self.state)
             if reason := shortage(self.config, self.state, self.layout, self.stopping.left()):
                 return self._interrupt(reason)
             self._receive(POLL)
             self._give_up_overdue()
         return self._finish()
 
+    def hear_all(self, patience: float) -> None:
+        """Wait for teams that are at work on what nobody waits for any more, so that they hear what comes next."""
+        until = time.monotonic() + patience
+        while self._sent and time.monotonic() < until and not self.stopping.reason():
+            found = self.channel.receive(POLL)
+            if found is not None:
+                self._sent.pop(found[1].order_id, None)
+
     def dismiss(self, code: int, patience: float = 5.0) -> bool:
         """Send everyone home with an exit code; False if some team is still inside a task and cannot hear."""
         for team in self.layout.teams:
             self.channel.send(team.leader, m.Shutdown("shutdown", code))
-        idle = not self._sent and not self.state.lost  # every order has been answered
+        idle = not self._sent and self.state.lost <= self._resigned  # every order has been answered
         return idle and self.channel.flush(patience)
 
     # start
@@ -123,10 +146,12 @@ class Coordinator:
         self._delivery = Delivery(self.store, self.config.select.blocks)
         tree = load_checkpoint(self.folder.checkpoints)
         if tree is None:
-            self.store.commit(start.given)
+            self.store.commit((*start.given, *start.fixed))
             self.state = start.state
         else:
-            self.state = resume(self.config, self._still_there(from_tree(tree["state"])), start.state, self.changed)
+            kept = self._still_there(from_tree(tree["state"]))
+            new = imported(kept.label_ids, self.store.label_ids)
+            self.state = resume(self.config, kept, start.state, self.changed, new)
             self._tell_resumed()
         self._filing = Filing(self.store)
         self.books = Books(self.config, self.folder, self.layout, self.store, self.stopping, self.attrs, self.state)
@@ -134,8 +159,12 @@ class Coordinator:
         self.folder.keep_input(self.attrs["input"])
 
     def _still_there(self, kept: RunState) -> RunState:
-        level = kept.level(self.level)
-        state = without_missing(kept, self.store, lambda frame_id: bool(self.store.was_rejected(frame_id, level)))
+        levels = kept.levels(self.levels)
+
+        def refused(frame_id: str) -> bool:
+            return any(self.store.was_rejected(frame_id, level) for level in levels)
+
+        state = without_missing(kept, self.store, refused)
         missing = kept.n_labels - state.n_labels + len(kept.refused) - len(state.refused)
         if missing:
             self.listener.say(f"{missing} frames of this run are not in {self.store.directory} any more: left out")
@@ -171,15 +200,22 @@ class Coordinator:
     def _over(self) -> bool:
         return self.state.phase == DONE or bool(self.state.failure)
 
+    def _awaited(self) -> str:
+        """What only people can give this run: labels made elsewhere, or the word that it may cost so much."""
+        return self.state.standstill or unconfirmed(self.config, self.state, self.layout)
+
     def _receive(self, timeout: float) -> None:
         """Apply every answer that is here, those with labels when these are on the disk."""
-        found = self.channel.receive(WRITE if self._filing.waiting else timeout)
+        with ledger().during(WAIT):
+            found = self.channel.receive(WRITE if self._filing.waiting else timeout)
         while found is not None:
             source, answer = found
             if isinstance(answer, m.Crashed):
                 self._crash(answer)
             if isinstance(answer, m.Labelled):
-                self._filing.take(source, answer, self._level())
+                answer = self._unjudged.sift(answer, bool(self.stopping.asked))
+            if isinstance(answer, m.Labelled):
+                self._filing.take(source, answer, self._levels())
             else:
                 self._accept(source, answer)
             found = self.channel.poll()
@@ -189,8 +225,13 @@ class Coordinator:
         settled = self._filing.settled(wait)
         for source, answer in settled:
             self._accept(source, answer)
-        if settled:
-            self.books.status(self.state, "running", self.state.phase)  # a job killed from now on has got on
+        self._news |= bool(settled)
+
+    def _tell(self) -> None:
+        """That labels have come: a job killed from now on has got on."""
+        if self._news:
+            self.books.status(self.state, "running", self.state.phase)
+        self._news = False
 
     def _accept(self, source: int, answer: m.Answer) -> None:
         """Apply an answer, but not that of a team given up, whose work another one does now."""
@@ -198,10 +239,21 @@ class Coordinator:
         if team is None:
             return
         self.state = replace(self.state, late=self.state.late - {team.name})
-        if self.state.running.get(answer.order_id) == team.name:
+        if isinstance(answer, m.Resigned):
+            self._take_leave(team, answer)
+        elif self.state.running.get(answer.order_id) == team.name:
             self._apply(answer)
         else:
             self._sent.pop(answer.order_id, None)
+
+    def _take_leave(self, team: Team, answer: m.Resigned) -> None:
+        self._sent.pop(answer.order_id, None)
+        if len(team.ranks) == 1:  # others of its ranks may be waiting for one that failed
+            self._resigned.add(team.name)
+        if team.name not in self.state.lost:
+            reason = " ".join(answer.reason.split())
+            self.listener.say(f"{team.name} is retired: {reason}")
+            self._give_up(team.name, f": {reason}")
 
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
@@ -219,15 +271,17 @@ class Coordinator:
     def _issue(self) -> None:
         """Send what the policy wants done; labels that exist already are not asked for again."""
         self._apply_known_labels()
-        for team, order in plan(self.config, self.state, self.layout, self.stopping.left()):
-            self.channel.send(team.leader, self._delivery.complete(team.name, order, self._level()))
-            self.state = self.state.issued(order.order_id, team.name)
+        self.state = balanced(self.config, self.state, self.layout)
+        for team, order in plan(self.config, self.books.aged(self.state), self.layout, self.stopping.left()):
+            with ledger().during("talk"):
+                self.channel.send(team.leader, self._delivery.complete(team.name, order, self._levels()))
+            self.state = self.state.sent(order, team.name)
             self._sent[order.order_id] = Sent(team.name, time.monotonic())
 
     def _apply_known_labels(self) -> None:
-        if self.state.phase != LABEL or self.state.running:
+        if self.state.phase not in (INIT, LABEL, *CYCLE, DRAIN) or self.state.running:
             return  # only at the start of the phase, fresh or resumed, can a label be there already
-        known = tuple(filter(None, (self._filing.known(record, self._level()) for record in self.state.pending)))
+        known = tuple(filter(None, (self._filing.known(record, self._levels()) for record in self.state.pending)))
         if known:
             order_id = "label/known"
             self.state = self.state.issued(order_id, "store")
@@ -239,12 +293,18 @@ class Coordinator:
             if team in self.state.lost or now - since <= self._patience(order_id):
                 continue
             self.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
-            role = team.rsplit("-", 1)[0]
-            self.state = lose(self.config, self.state, team, self.store.records)
-            if self.state.phase != DONE and all(other.name in self.state.lost for other in self.layout.of_role(role)):
-                self.state = replace(self.state, failure=f"no {role} team is left")
+            self._give_up(team)
+
+    def _give_up(self, team: str, reason: str = "") -> None:
+        """What it works on is asked of others; where no team of its role is left the run has failed."""
+        self.state = lose(self.config, self.state, team, self.store.records)
+        if self.state.phase != DONE and (missing := unmanned(self.layout, self.state)):
+            self.state = replace(self.state, failure=f"no {missing} team is left{reason}")
 
     def _patience(self, order_id: str) -> float:
+        if order_id.startswith("aimd/"):
+            calculations = (1 + self.config.init.aimd.interval) * (1 + len(self.config.label.retries))
+            return 60 + 2 * self.config.label.timeout * calculations
         if frames := m.frames_of(order_id):
             attempts = 1 + len(self.config.label.retries)
             return 60 + 2 * self.config.label.timeout * attempts * len(frames)
@@ -252,9 +312,9 @@ class Coordinator:
             return self._reported - self._sent[order_id].at + 4 * self.config.select.patience
         return self.config.run.overdue
 
-    def _level(self) -> str:
-        """The level of theory of the labels being made now."""
-        return self.state.level(self.level)
+    def _levels(self) -> Levels:
+        """The levels of theory of the labels being made now."""
+        return self.state.levels(self.levels)
 
     # the end
 
@@ -265,7 +325,7 @@ class Coordinator:
         self._receive(0.0)
         self._settle(wait=True)
         self.books.save_what_can_be(self.state)
-        too_short = self.stopping.left() is not None and not self.stopping.asked
+        too_short = self.stopping.left() is not None and not (self.stopping.asked or self._awaited())
         if too_short and not self.books.got_on():
             reason = f"{reason}; {NO_PROGRESS}"
             self.listener.say(NO_PROGRESS)
@@ -285,6 +345,7 @@ class Coordinator:
         self.listener.say(f"waiting for {len(awaited)} label orders, {until - began:.0f} s at most")
         while awaited.keys() & self.state.running.keys() and time.monotonic() < until:
             self._receive(POLL)
+            self._tell()
             until = min(until, self.stopping.latest(began, grace))  # a signal shortens it
 
     def _finish(self) -> int:
@@ -294,6 +355,8 @@ class Coordinator:
             return EXIT_BUG
         if self.evaluated is not None:
             self.folder.conclude(self.state.model.digest)
+            if self.config.student is None:
+                hand_over(self.folder, self.state, self.store)
             self.listener.conclude(self)
             self.books.save(self.state)
         self.books.status(self.state, "complete", self.state.ended)

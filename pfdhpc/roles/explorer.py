@@ -16,6 +16,7 @@ from ..errors import InputError
 from . import messages as m
 from .folder import RunFolder
 from .judge import Published, judged
+from .pool import ACCURATE, FAILED, Scanner
 from .selector import Selector
 
 
@@ -28,10 +29,14 @@ class ExplorerProgram:
         self._engine: Explorer | None = None
         self._model = ""
         self._published = Published(folder)
+        self._scanner = Scanner(config, folder) if config.pool else None
 
     def ready(self, team: str) -> m.Ready:
         """Build the engine, which opens its program: one that does not start is bad input too."""
         try:
+            if self._scanner is not None:
+                self._scanner.read()
+                return m.Ready(team)
             self._engine = make_explorer(self._config.explore, self._spawner, self._folder.engine_log(team))
         except InputError as error:
             return m.Ready(team, tuple(error.problems))
@@ -58,6 +63,16 @@ class ExplorerProgram:
             len(result.records),
             result.stopped,
         )
+
+    @handle.register
+    def _(self, order: m.Scan) -> m.Answer:
+        started = time.monotonic()
+        candidates, counts = self._scanner.scan(order)
+        self._selector.hold(order.round, order.replica, candidates)
+        return m.Explored(
+            order.order_id, time.monotonic() - started, order.replica, None, sum(counts.values()), len(candidates), "",
+            counts[ACCURATE], counts[FAILED],
+        )  # fmt: skip
 
     @handle.register
     def _(self, order: m.Select) -> m.Answer:

@@ -3,6 +3,7 @@
 from collections import deque
 
 from ..data import Record
+from ..engines.label.level import Levels
 from ..store.store import Store
 from ..store.writer import Writer
 from . import messages as m
@@ -24,10 +25,14 @@ class Filing:
         """Whether answers are held back."""
         return bool(self._held)
 
-    def take(self, source: int, answer: m.Labelled, level: str) -> None:
-        """Begin to keep what labelers of a level of theory found. Raises StoreError."""
+    def take(self, source: int, answer: m.Labelled, levels: Levels) -> None:
+        """Begin to keep what labelers found at their levels of theory. Raises StoreError."""
         labelled = [outcome.record for outcome in answer.outcomes if outcome.accepted]
-        rejected = [(outcome.record, outcome.reason, level) for outcome in answer.outcomes if not outcome.accepted]
+        rejected = [
+            (outcome.record, outcome.reason, levels.of(outcome.record.origin.system))
+            for outcome in answer.outcomes
+            if not outcome.accepted
+        ]
         self._held.append((self._writer.submit(labelled, rejected), (source, answer)))
 
     def settled(self, wait: bool = False) -> list[Answered]:
@@ -40,8 +45,9 @@ class Filing:
             found.append(self._held.popleft()[1])
         return found
 
-    def known(self, record: Record, level: str) -> m.LabelOutcome | None:
-        """What the store has of a frame at a level of theory: its label, or why there is none."""
+    def known(self, record: Record, levels: Levels) -> m.LabelOutcome | None:
+        """What the store has of a frame at its level of theory: its label, or why there is none."""
+        level = levels.of(record.origin.system)
         found = self.store.get(record.frame_id, level)
         if found is not None:
             return m.LabelOutcome(found)

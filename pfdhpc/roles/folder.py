@@ -17,6 +17,7 @@ class RunFolder:
         self.checkpoints = directory / "checkpoints"
         self.models = directory / "models"
         self.logs = directory / "logs"
+        self.ledger = directory / "ledger"
         self.final = directory / "final"
         self.descriptors = directory / "descriptors"
         self.input = directory / "input.json"
@@ -35,6 +36,14 @@ class RunFolder:
         path = self.directory / "scratch" / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def training(self, number: int, member: int = 0) -> Path:
+        """The scratch folder of a training round, or of one member of its committee."""
+        return self.directory / "scratch" / f"train-{number:03d}{f'-{member}' if member else ''}"
+
+    def trainings(self) -> list[Path]:
+        """Those of all rounds so far."""
+        return sorted(self.directory.glob("scratch/train-*"))
 
     def engine_log(self, team: str) -> Path:
         """Where the child process that holds a team's engine writes."""

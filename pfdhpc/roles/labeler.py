@@ -9,6 +9,7 @@ from typing import Any
 from .. import __version__
 from ..config import Config
 from ..data import Frame, Label, Labelling, Record
+from ..engines.label.level import Levels, levels_of
 from ..engines.registry import make_labeler
 from ..errors import InputError, LabelError
 from . import messages as m
@@ -32,9 +33,13 @@ class LabelerProgram:
         """Build the engine: what the program itself refuses is bad input too."""
         if self._config.label.type == "teacher":
             return m.Ready(team)  # it is published by the trainer
+        if self._config.label.type == "pool":
+            self._levels = levels_of(self._config.label)
+            return m.Ready(team)
         try:
             log = RunFolder(self._config.run.directory).engine_log(team)
             self._engine = make_labeler(self._config.label, self._comm, self._spawner, log)
+            self._levels = levels_of(self._config.label)
         except InputError as error:
             return m.Ready(team, tuple(error.problems))
         return m.Ready(team)
@@ -45,20 +50,39 @@ class LabelerProgram:
 
     @handle.register
     def _(self, order: m.LabelFrames) -> m.Answer:
-        from ..engines.label.checks import label_all
-
         started = time.monotonic()
-        frames = [record.frame for record in order.records]
         if order.teacher is None:
-            level, name = self._engine.level, self._config.label.type
-            results = label_all(self._engine, frames, self._config.label, self._comm)
+            levels, name = self._levels, self._config.label.type
+            results = self._computed(order.records)
         else:
-            level, name = teacher_level(order.teacher), "teacher"
-            results = self._taught(order.teacher, frames)
+            levels, name = Levels(teacher_level(order.teacher)), "teacher"
+            results = self._taught(order.teacher, [record.frame for record in order.records])
         seconds = time.monotonic() - started
-        labelling = Labelling(level, name, seconds / len(frames), code_version=__version__)
-        pairs = zip(order.records, results, strict=True)
-        return m.Labelled(order.order_id, seconds, tuple(_outcome(*pair, labelling) for pair in pairs))
+        labelling = Labelling("", name, seconds / len(order.records), code_version=__version__)
+        outcomes = [
+            _outcome(record, answer, replace(labelling, level=levels.of(record.origin.system)))
+            for record, answer in zip(order.records, results, strict=True)
+        ]
+        return m.Labelled(order.order_id, seconds, tuple(outcomes))
+
+    @handle.register
+    def _(self, order: m.Simulate) -> m.Answer:
+        from .aimd import carry_out
+
+        return carry_out(self._engine, self._config.label, self._config.init.aimd, self._comm, order)
+
+    def _computed(self, records: Sequence[Record]) -> list[Answer]:
+        """Labels by the program, those of each system with its own options."""
+        from ..engines.label.checks import check_energy, check_given, label_all
+
+        section, found = self._config.label, {}
+        if section.type == "pool":
+            return [check_energy(record, check_given(record, section), section) for record in records]
+        for system in dict.fromkeys(record.origin.system for record in records):
+            places = [place for place, record in enumerate(records) if record.origin.system == system]
+            answers = label_all(self._engine, [records[n].frame for n in places], section.of(system), self._comm)
+            found |= dict(zip(places, answers, strict=True))
+        return [check_energy(record, found[place], section) for place, record in enumerate(records)]
 
     def _taught(self, teacher: m.ModelRef, frames: Sequence[Frame]) -> list[Answer]:
         """Labels by a published model; the ranks of the team share the frames out."""
@@ -74,6 +98,6 @@ class LabelerProgram:
 
 def _outcome(record: Record, answer: Answer, labelling: Labelling) -> m.LabelOutcome:
     if isinstance(answer, LabelError):
-        return m.LabelOutcome(record, str(answer) or "no reason given")
+        return m.LabelOutcome(record, str(answer) or "no reason given", answer.killed)
     label, attempts = answer
     return m.LabelOutcome(replace(record, label=label, labelling=replace(labelling, attempts=attempts)))

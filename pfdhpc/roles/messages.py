@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..data import Frame, Label, Record
 from ..engines.base import SegmentTask
+from ..engines.label.aimd import Point
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,18 @@ class Explore(Order):
 
 
 @dataclass(frozen=True)
+class Scan(Order):
+    """Judge a chunk of the pool by a committee, the first of which predicts; the candidates stay with the team."""
+
+    round: int
+    replica: str  # the name of the chunk
+    models: tuple[ModelRef, ...]
+    done: tuple[str, ...]  # frame ids that are out of the pool
+    forces: tuple[float, float] | None  # trust band, eV/Å; None: nothing is known, all frames are candidates
+    energies: tuple[float, float] = (float("inf"), float("inf"))  # eV/atom
+
+
+@dataclass(frozen=True)
 class Select(Order):
     """Reduce over the participants' candidates of a round; each sends back what was picked of its own."""
 
@@ -67,6 +82,7 @@ class Select(Order):
     distilling: bool = False  # predictions are a student's: they say nothing of whether a frame is physical
     census: bool = False  # the report tells entropies and every candidate's novelty
     entropies: bool = True  # False: a census without them; the one before takes the reference against itself
+    again: tuple[Record, ...] = ()  # candidates of earlier selections that wait for a label, to be ranked anew
     reference: tuple[Record, ...] = ()  # those of the reference this team holds and has not been sent before
 
 
@@ -87,6 +103,32 @@ class LabelFrames(Order):
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """Dynamics by the labelers, as far as it has come."""
+
+    name: str
+    system: str
+    temperature: float  # K
+    point: Point
+    interval: int = 1  # steps of a segment
+    step: int = 0
+    ended: str = ""  # why it broke off
+
+
+def segment_order_id(trajectory: Trajectory) -> str:
+    """The id of the order to go on with a trajectory."""
+    return f"aimd/{trajectory.name}/{trajectory.step}"
+
+
+@dataclass(frozen=True)
+class Simulate(Order):
+    """The next segment of a trajectory."""
+
+    trajectory: Trajectory
+    seed: int
+
+
+@dataclass(frozen=True)
 class Train(Order):
     round: int
     version: int  # of the model this makes
@@ -98,6 +140,8 @@ class Train(Order):
     steps: int
     seed: int
     species: tuple[int, ...] = ()  # atomic numbers of the run, which a student must know
+    fresh_ids: tuple[str, ...] = ()  # labels no training has seen: those to train on, to validate and to hold out
+    member: int = 0  # of the committee, in a simplify run
     records: tuple[Record, ...] = ()  # those named above this team has not been sent before
 
 
@@ -109,6 +153,8 @@ class Evaluate(Order):
     final: ModelRef
     train_ids: tuple[str, ...]
     test_ids: tuple[str, ...]
+    fixed_ids: tuple[str, ...] = ()  # of test.data
+    teacher: ModelRef | None = None  # what is compared with the final model on these, where there is no parent
     records: tuple[Record, ...] = ()
 
 
@@ -160,6 +206,8 @@ class Explored(Answer):
     steps: int
     n_candidates: int
     stopped: str
+    accurate: int = 0  # of a pool: frames the committee agrees on
+    failed: int = 0  # of a pool: frames beyond its trust band
 
 
 @dataclass(frozen=True)
@@ -175,6 +223,20 @@ class SelectReport:
     bandwidth: float = float("nan")  # 1/Å; NaN where nothing was compared
     warning: str = ""  # about it
     census: "Census | None" = None
+    survey: "Survey | None" = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """Some of the candidates, drawn as by lot: what there was to choose from.
+
+    ``novelty`` (n,) nats, against the reference before the first pick, inf where there was none; ``points``
+    (n, width) each frame's newest environment, as its descriptor.
+    """
+
+    frame_ids: tuple[str, ...]
+    novelty: np.ndarray
+    points: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -206,6 +268,7 @@ class LabelOutcome:
 
     record: Record  # with its label, where there is one
     reason: str = ""
+    killed: int | None = None  # as of a LabelError: how a program ended that did not end well
 
     @property
     def accepted(self) -> bool:
@@ -218,11 +281,39 @@ class Labelled(Answer):
 
 
 @dataclass(frozen=True)
+class Unlabelled(Answer):
+    """Nothing was found out: programs were ended from outside. The order is given again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Simulated(Labelled):
+    """A segment: its outcomes are the labels to keep and, where it broke off, the frame that has none."""
+
+    trajectory: str
+    point: Point | None  # where it ended; None: it broke off
+    step: int
+    calculations: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Awaiting(Answer):
+    """Labels that are to come from outside are not there yet."""
+
+    frames: int
+    idle: float  # seconds since something came
+    folder: str  # where they are to be put
+
+
+@dataclass(frozen=True)
 class Trained(Answer):
     model: ModelRef
     best_step: int
     step_seconds: float
     curve: tuple[dict[str, float], ...] = ()
+    begun_at: int = 0  # the step it went on from, where an earlier job was killed in it
 
 
 @dataclass(frozen=True)
@@ -233,6 +324,8 @@ class Evaluated(Answer):
     parent: tuple[Label, ...]
     final: tuple[Label, ...]
     product: str = ""  # a student's model for production: whether it is compressed, and if not, why
+    fixed_before: tuple[Label, ...] = ()  # the parent, aligned, or the teacher on the frames of test.data
+    fixed_final: tuple[Label, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,6 +343,13 @@ class Probed(Answer):
 @dataclass(frozen=True)
 class Failed(Answer):
     """The task failed for a reason of its own; the team goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resigned(Answer):
+    """The team can do nothing any more; the order is for another one."""
 
     reason: str
 

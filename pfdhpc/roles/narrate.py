@@ -12,8 +12,11 @@ from ..log import Clock, console
 from ..parallel.layout import Layout
 from . import messages as m
 from .converge import satisfied
+from .estimate import estimate
+from .flow import queued
 from .folder import RunFolder
-from .state import LABEL, RunState
+from .pool import described
+from .state import INIT, LABEL, RunState
 
 _log = logging.getLogger("pfdhpc.run")
 
@@ -23,8 +26,11 @@ class Narrator:
 
     def __init__(self, config: Config, folder: RunFolder, layout: Layout):
         self._clock = Clock()
-        self._converge = config.converge
+        self._replayed = tuple(config.train.replay)
+        self._converge, self._overlapped = config.converge, config.overlapped
+        self._config, self._layout = config, layout
         self._warned = False  # of an unsuitable bandwidth: once is enough
+        self._awaited = 0  # frames whose labels come from outside, as last told
         counts = {role: len(layout.of_role(role)) for role in ("trainer", "explorer", "labeler", "idle")}
         shape = ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in counts.items() if count)
         self.say(f"{config.workflow} on {layout.world_size} rank{'s' * (layout.world_size > 1)}: {shape}")
@@ -39,8 +45,12 @@ class Narrator:
         tell = getattr(self, f"_{type(message).__name__.lower()}", None)
         if tell is not None:
             tell(before, after, message)
+        if not _timed(before) and (cost := estimate(self._config, after, self._layout)):
+            self.say(f"estimate: {cost}", "bold")
         if after.round != before.round:
-            self.say(f"round {after.round} begins with model {after.model.version}", "bold")
+            version = after.current.model_version
+            model = f"model {version}" if version >= 0 else "the teacher, no student yet"
+            self.say(f"round {after.round} begins with {model}", "bold")
 
     def _line(self, state: RunState, kind: str, text: str, style: str = "") -> None:
         self.say(f"round {state.round}  {kind:<8} {text}", style)
@@ -50,12 +60,22 @@ class Narrator:
         self._line(before, "model", f"{what}, {message.seconds:.1f} s")
 
     def _explored(self, before: RunState, after: RunState, message: m.Explored) -> None:
+        if after.history[before.round].scanned:
+            return self._scanned(before, after, message)
         active = [replica for replica in after.replicas if not replica.retired]
         text = f"{len(after.explored)}/{len(active)} {message.replica}: {message.steps} steps,"
         text += f" {message.n_candidates} candidates, {message.seconds:.1f} s"
         if message.stopped:
             text += f" (stopped: {message.stopped}; restarts)"
         self._line(before, "explore", text, "yellow" if message.stopped else "")
+
+    def _scanned(self, before: RunState, after: RunState, message: m.Explored) -> None:
+        n_chunks, n_done, now = len(after.replicas), len(before.explored) + 1, after.history[before.round]
+        text = f"{n_done}/{n_chunks} {message.replica}: "
+        text += described(message.accurate, message.n_candidates, message.failed)
+        self._line(before, "scan", f"{text}, {message.seconds:.1f} s")
+        if n_done == n_chunks > 1:
+            self._line(before, "scan", described(now.accurate, now.candidates, now.failed))
 
     def _selected(self, before: RunState, after: RunState, message: m.Selected) -> None:
         report = message.report
@@ -68,6 +88,8 @@ class Narrator:
         text += f"; filtered out: {dropped}" if dropped else ""
         text += "; nothing more is new" if report.saturated else ""
         text += f"; late: {', '.join(report.absent)}" if report.absent else ""
+        dropped = sum(item.dropped for item in after.history) - sum(item.dropped for item in before.history)
+        text += f"; {dropped} that waited are redundant now" if dropped else ""
         self._line(before, "select", text)
         if report.warning and not self._warned:
             self._line(before, "select", report.warning, "yellow")
@@ -78,9 +100,7 @@ class Narrator:
             self._line(before, "select", f"{message.reason}: selecting without it", "yellow")
 
     def _labelled(self, before: RunState, after: RunState, message: m.Labelled) -> None:
-        now = after.history[before.round]
-        total = now.labelled + now.rejected + (len(after.pending) if after.phase == LABEL else 0)
-        counter = f"{now.labelled + now.rejected}/{total}"
+        counter = self._counter(before, after)
         accepted = [outcome.record for outcome in message.outcomes if outcome.accepted]
         if accepted:
             self._line(before, "label", f"{counter} {_described(accepted, again=not message.seconds)}")
@@ -88,8 +108,31 @@ class Narrator:
             if not outcome.accepted:
                 text = f"{counter} {outcome.record.origin.system} rejected: {outcome.reason}"
                 self._line(before, "label", text, "yellow")
-        if now.errors is not None and before.history[-1].errors is None:
-            self._test(before, now)
+        for then, now in zip(before.history, after.history, strict=False):
+            if now.errors is not None and then.errors is None:
+                self._test(before, now)
+
+    def _unlabelled(self, before: RunState, after: RunState, message: m.Unlabelled) -> None:
+        self._line(before, "label", f"nothing found out, it is asked for again: {message.reason}", "yellow")
+
+    def _counter(self, before: RunState, after: RunState) -> str:
+        """Labels of the round that are there, of how many; where rounds overlap, how many wait."""
+        if self._overlapped:
+            return f"{len(queued(after))} queued;"
+        now = after.history[before.round]
+        total = now.labelled + now.rejected + (len(after.pending) if after.phase in (INIT, LABEL) else 0)
+        return f"{now.labelled + now.rejected}/{total}"
+
+    def _simulated(self, before: RunState, after: RunState, message: m.Simulated) -> None:
+        text = f"{message.trajectory}: {message.step} steps, {message.seconds:.1f} s for {message.calculations}"
+        if message.point is None:
+            text = f"{message.trajectory} breaks off: {message.reason}"
+        self._line(before, "aimd", text, "" if message.point is not None else "yellow")
+
+    def _awaiting(self, before: RunState, after: RunState, message: m.Awaiting) -> None:
+        if message.frames != self._awaited:
+            self._line(before, "label", f"{message.frames} frames wait for labels: {message.folder}/todo")
+        self._awaited = message.frames
 
     def _test(self, before: RunState, now) -> None:
         errors = now.errors.total
@@ -99,9 +142,19 @@ class Narrator:
         self._line(before, "test", text + ("  criteria hold" if good else ""), "green" if good else "")
 
     def _trained(self, before: RunState, after: RunState, message: m.Trained) -> None:
+        if after.members or after.committee:
+            self._line(before, "train", f"member {len(before.members)} of the committee, {message.seconds:.1f} s")
+        if after.members:
+            return
         text = f"model {message.model.version} from {len(after.train_ids)} frames, best step {message.best_step},"
         text += f" {message.seconds:.1f} s ({message.seconds - message.step_seconds:.1f} s of it overhead)"
+        text += f"; gone on after step {message.begun_at}" if message.begun_at else ""
         self._line(before, "train", text)
+        for name in self._replayed:
+            errors = [row[f"rmse_f_{name}"] for row in message.curve if f"rmse_f_{name}" in row]
+            if errors:
+                text = f"from {1000 * errors[0]:.1f} to {1000 * errors[-1]:.1f} meV/Å"
+                self._line(before, "train", f"replayed branch {name}: force error on its held-out frames {text}")
 
     def _failed(self, before: RunState, after: RunState, message: m.Failed) -> None:
         self._line(before, "failed", f"{message.order_id}: {message.reason}", "yellow")
@@ -113,6 +166,11 @@ class Narrator:
         self._line(before, "probe", text, "" if message.stable else "yellow")
 
 
+def _timed(state: RunState) -> bool:
+    """Whether a label was measured before."""
+    return any(key.startswith("label.") for key in state.durations)
+
+
 def _described(records: Sequence[Record], again: bool) -> str:
     """Labels that came together, in a few words."""
     systems = ", ".join(sorted({record.origin.system for record in records}))
@@ -120,4 +178,5 @@ def _described(records: Sequence[Record], again: bool) -> str:
     sizes = sorted({len(record.frame) for record in records})
     atoms = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     count = f"{len(records)} frames of " if len(records) > 1 else ""
-    return f"{count}{systems}, {atoms} atoms, {seconds:.1f} s{' (from the store)' if again else ''}"
+    took = f", {seconds:.1f} s" if seconds == seconds else ""  # of a label made elsewhere it is not known
+    return f"{count}{systems}, {atoms} atoms{took}{' (from the store)' if again else ''}"

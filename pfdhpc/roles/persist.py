@@ -5,16 +5,32 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..data import Frame, Label, Labelling, Origin, Record
+from ..engines.label.aimd import Point
 from ..errors import StoreError
-from .messages import ModelRef
+from .messages import ModelRef, Trajectory
 from .metrics import Errors, ErrorTable
 from .state import Replica, RoundRecord, RunState
 
 KNOWN = {
     cls.__name__: cls
-    for cls in (Frame, Label, Labelling, Origin, Record, ModelRef, Errors, ErrorTable, Replica, RoundRecord, RunState)
-}
-JOB_ONLY = ("failure", "running", "lost", "late", "attempt", "reported")
+    for cls in (
+        Frame, Label, Labelling, Origin, Record, ModelRef, Errors, ErrorTable, Replica, RoundRecord, RunState, Point,
+        Trajectory,
+    )
+}  # fmt: skip
+JOB_ONLY = (
+    "failure",
+    "standstill",
+    "running",
+    "lost",
+    "late",
+    "attempt",
+    "reported",
+    "unheard",
+    "ranking",
+    "offered",
+    "turned",
+)
 """Fields of the state that belong to one job and are not kept."""
 CLASS = "class:"
 """The key that names the class; no system or element can have this name."""

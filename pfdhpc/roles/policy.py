@@ -1,12 +1,14 @@
-"""``plan(config, state, layout)``: the orders that should run now. Pure; the lock-step policy.
+"""``plan(config, state, layout)``: the orders that should run now. Pure.
 
-explore -> select -> label -> test -> train, a barrier after each: exploration round r starts when
-model r-1 is published (staleness 0). Order ids, seeds and contents follow from the state alone.
+Two policies. Lock-step (staleness 0): explore -> select -> label -> test -> train, a barrier after each. Overlapped:
+exploration, labels and training side by side (:mod:`pfdhpc.roles.flow`). Order ids, seeds and contents follow from
+the state alone.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain
 
 from ..config import Config
 from ..config.explore import ends
@@ -14,10 +16,14 @@ from ..config.select import SelectSection
 from ..engines.base import SegmentTask
 from ..parallel.layout import EXPLORER, LABELER, TRAINER, Layout, Team
 from ..select.bandwidth import density_bandwidth
+from . import aimd
 from . import messages as m
-from .forecast import affordable, cost, explain, steps_of_round, within
+from .elastic import seated
+from .flow import CYCLE, capacity, queued, training_due
+from .forecast import affordable, cost, explain, steps_of_round, training_number, within
+from .pool import done_with
 from .split import assign
-from .state import EVALUATE, EXPLORE, IMPORT, LABEL, PROBE, SELECT, TRAIN, Replica, RunState
+from .state import DRAIN, EVALUATE, EXPLORE, IMPORT, INIT, LABEL, PROBE, SELECT, TRAIN, Replica, RunState
 
 TRUST_RANGE = 5.0
 """Width of the adaptive trust band: frames whose forces the committee disputes by more have failed."""
@@ -25,7 +31,8 @@ TRUST_RANGE = 5.0
 
 def plan(config: Config, state: RunState, layout: Layout, left: float | None = None) -> Sequence[tuple[Team, m.Order]]:
     """Orders for teams that are idle, none of which is running already; with ``left`` seconds, those that fit."""
-    orders = _ORDERS.get(state.phase, _nothing)(config, affordable(state, left), layout)
+    layout, short = seated(layout, state), affordable(state, left)
+    orders = _overlapped(config, state, short, layout) if config.overlapped else _lockstep(config, short, layout)
     fresh = [(team, order) for team, order in orders if order.order_id not in state.running]
     return within(config, state, layout, fresh, left)
 
@@ -35,7 +42,8 @@ def shortage(config: Config, state: RunState, layout: Layout, left: float | None
 
     Empty if something is, or if something is under way that is worth waiting for.
     """
-    if left is None or (state.running and state.phase != EXPLORE):
+    worth = [order_id for order_id in state.running if state.phase != EXPLORE or not order_id.startswith("explore/")]
+    if left is None or worth:
         return ""
     wanted = plan(config, state, layout)
     if not wanted or plan(config, state, layout, left):
@@ -61,8 +69,21 @@ def _one(state: RunState, layout: Layout, role: str, order: m.Order) -> Iterator
         yield from ((team, order) for team in [next(_idle(state, layout, role), None)] if team)
 
 
-def _nothing(config, state, layout):
-    return iter(())
+def _lockstep(config: Config, state: RunState, layout: Layout) -> Iterator[tuple[Team, m.Order]]:
+    """What the phase asks for, and nothing else."""
+    make = _ORDERS.get(state.phase)
+    return make(config, state, layout) if make else iter(())
+
+
+def _overlapped(config: Config, state: RunState, short: RunState, layout: Layout) -> Iterator[tuple[Team, m.Order]]:
+    """What the phase asks of the explorers; labels and trainings whenever there is reason for them.
+
+    ``short`` is the state without the frames whose label does not fit into the rest of the job.
+    """
+    if state.phase not in (*CYCLE, DRAIN):
+        return _lockstep(config, short, layout)
+    trained = _train(config, state, layout) if training_due(config, state) else iter(())
+    return chain(_lockstep(config, state, layout), _label(config, short, layout), trained)
 
 
 def _import(config: Config, state: RunState, layout: Layout):
@@ -71,6 +92,7 @@ def _import(config: Config, state: RunState, layout: Layout):
 
 def _explore(config: Config, state: RunState, layout: Layout):
     idle, distilling = _idle(state, layout, EXPLORER), state.teacher is not None
+    judge = state.explorer if distilling else None
     for replica in state.replicas:
         order_id = f"explore/{state.round}/{replica.replica}"
         if replica.retired or replica.replica in state.explored or order_id in state.running:
@@ -78,8 +100,21 @@ def _explore(config: Config, state: RunState, layout: Layout):
         team = next(idle, None)
         if team is None:
             return
+        if config.pool is not None:
+            yield team, _scan(config, state, replica, order_id)
+            continue
         task = _segment(config, replica)
-        yield team, m.Explore(order_id, state.round, state.driver, state.type_map, task, distilling, state.student)
+        model = state.teacher or state.explorer
+        yield team, m.Explore(order_id, state.round, model, state.type_map, task, distilling, judge)
+
+
+def _scan(config: Config, state: RunState, replica: Replica, order_id: str) -> m.Scan:
+    """Before the first training there is no committee, and nothing is known of any frame."""
+    models, known = state.committee or (state.model,), bool(state.committee)
+    low, high = trust_band(config.select, state)
+    forces = (low if config.select.trust_lo else math.inf, high) if known else None
+    done = done_with(state)
+    return m.Scan(order_id, state.round, replica.replica, models, done, forces, config.pool.energy_band)
 
 
 def _segment(config: Config, replica: Replica) -> SegmentTask:
@@ -97,14 +132,19 @@ def _segment(config: Config, replica: Replica) -> SegmentTask:
 
 def _select(config: Config, state: RunState, layout: Layout):
     """The same order for every explorer team: the reduction runs among them."""
-    if state.running or state.picked:
+    if state.picked or any(order_id.startswith("select/") for order_id in state.running):
         return
     alive = [team for team in layout.of_role(EXPLORER) if team.name not in state.lost]
     teams = [team for team in alive if team.name not in state.late] or alive
+    ranked = config.select.method != "random"  # a lot tells nothing of what waits
+    again = queued(state) if ranked else ()
+    kept = [record for record in state.pending if record not in again]
     room = config.select.max_sel
+    if config.overlapped:
+        room = min(room + len(again), capacity(config) - len(queued(state)) + len(again))
     if config.converge.max_labels is not None:
-        room = min(room, config.converge.max_labels - state.n_paid)
-    reference = (*state.train_ids, *state.validation_ids, *state.test_ids, *state.refused)
+        room = min(room, config.converge.max_labels - state.n_paid - len(kept))
+    reference = {*state.label_ids, *state.refused, *(record.frame_id for record in kept)}
     for team in teams:
         yield (
             team,
@@ -113,15 +153,17 @@ def _select(config: Config, state: RunState, layout: Layout):
                 round=state.round,
                 participants={item.name: item.leader for item in teams},
                 replicas=state.explored,
-                volumes=_start_volumes(state),
+                volumes={} if config.pool else _start_volumes(state),
                 reference_ids=tuple(sorted(reference)),
-                max_sel=room,
-                band=trust_band(config.select, state),
+                max_sel=max(0, room),
+                band=(0.0, math.inf) if config.pool else trust_band(config.select, state),
                 bandwidth=_bandwidth(config.select, state),
                 species=state.species,
                 model=state.driver,
                 distilling=state.teacher is not None,
                 seed=seed_of(config, "select", state.round),
+                again=again if team is teams[0] else (),
+                reference=tuple(kept),
             ),
         )
 
@@ -154,32 +196,53 @@ def _start_volumes(state: RunState) -> dict[str, float]:
     return {system: sum(some) / len(some) for system, some in volumes.items()}
 
 
+def _init(config: Config, state: RunState, layout: Layout):
+    """Trajectories first, which take longest; teams they leave idle label frames."""
+
+    def seed(*parts: object) -> int:
+        return seed_of(config, *parts)
+
+    for team, order in aimd.orders(config, state.aimd, state.running, _idle(state, layout, LABELER), seed):
+        state = state.issued(order.order_id, team.name)
+        yield team, order
+    yield from _label(config, state, layout)
+
+
 def _label(config: Config, state: RunState, layout: Layout):
     with_labelers = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
     waiting = [record for record in state.pending if record.frame_id not in with_labelers]
+    size = len(waiting) if config.label.type == "offline" else config.label.batch
     for team in _idle(state, layout, LABELER):
-        batch, waiting = tuple(waiting[: config.label.batch]), waiting[config.label.batch :]
+        batch, waiting = tuple(waiting[:size]), waiting[size:]
         if not batch:
             return
         yield team, m.LabelFrames(m.label_order_id(batch), batch, state.teacher)
 
 
 def _train(config: Config, state: RunState, layout: Layout):
-    split, new = assign(state, state.fresh, config.test)
+    fresh = (config.overlapped and state.training) or state.fresh  # one that was begun is done again as it was
+    split, new = assign(state, fresh, config.test)
     first = not state.train_ids
     parent, from_parent = _parent(config, state, first)
+    number = training_number(config, state)
+    member = len(state.members)
+    if config.pool is not None and not from_parent:
+        parent = state.committee[member]
+    name = f"{number}/{member}" if config.pool else f"{number}"
     order = m.Train(
-        order_id=f"train/{state.round}",
-        round=state.round,
+        order_id=f"train/{name}",
+        round=number,
         version=len(state.models) + (state.teacher is not None),  # version 0 is what the run was given
         parent=parent,
         first=from_parent,
         old_ids=state.train_ids,
         new_ids=new,
         validation_ids=split.validation_ids,
-        steps=steps_of_round(config, state.round),
-        seed=seed_of(config, "train", state.round),
+        steps=steps_of_round(config, number),
+        seed=seed_of(config, "train", name),
         species=state.species,
+        fresh_ids=fresh,
+        member=member,
     )
     yield from _one(state, layout, TRAINER, order)
 
@@ -195,7 +258,9 @@ def _parent(config: Config, state: RunState, first: bool) -> tuple[m.ModelRef | 
 
 def _evaluate(config: Config, state: RunState, layout: Layout):
     parent = None if state.teacher else state.models[0]
-    order = m.Evaluate(f"evaluate/{state.round}", parent, state.model, state.train_ids, state.test_ids)
+    order = m.Evaluate(
+        f"evaluate/{state.round}", parent, state.model, state.train_ids, state.test_ids, state.fixed_ids, state.teacher
+    )
     yield from _one(state, layout, TRAINER, order)
 
 
@@ -208,6 +273,7 @@ def _probe(config: Config, state: RunState, layout: Layout):
 
 _ORDERS = {
     IMPORT: _import,
+    INIT: _init,
     EXPLORE: _explore,
     SELECT: _select,
     LABEL: _label,

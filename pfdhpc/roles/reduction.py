@@ -23,6 +23,9 @@ from .comparison import Comparison, Progress, entropy_of
 from .reference import Blocks, Shard
 from .talk import DONE, STOP, Absent, Mailbox, Over, Talk
 
+SURVEYED = 400
+"""Candidates of a round that are described in the report of the run."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -40,6 +43,7 @@ class Account:
     dropped: Mapping[str, int]
     novelty: Mapping[str, float] = field(default_factory=dict)  # score by frame id, where there is a census
     total: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of its census
+    sample: Sequence[tuple[str, float, np.ndarray]] = ()  # of its candidates: see Pool.sample
 
 
 class Reduction:
@@ -111,9 +115,16 @@ class _Side:
 
     def _account(self) -> Account:
         found = self._comparison
+        scored = found.bandwidth == found.bandwidth  # NaN where nothing was compared
+        sample = found.pool.sample(self._share()) if scored else ()
         if found.census is None:
-            return Account(len(found.mine), found.dropped)
-        return Account(len(found.mine), found.dropped, found.pool.novelty(), found.census.total())
+            return Account(len(found.mine), found.dropped, sample=sample)
+        return Account(len(found.mine), found.dropped, found.pool.novelty(), found.census.total(), sample)
+
+    def _share(self) -> int:
+        """Candidates of this team that may be surveyed: a few more than its share, as teams differ in size."""
+        n_teams = 1 + len(self._talk.others)
+        return SURVEYED if n_teams == 1 else -(-2 * SURVEYED // n_teams)
 
     def _accept(self, picks: Sequence[Proposal]) -> None:
         gains = {pick.frame_id: self._gain(pick) for pick in picks}
@@ -234,6 +245,7 @@ class _Root(_Side):
             bandwidth=self._comparison.bandwidth,
             warning=self._comparison.warning(),
             census=None if self._comparison.census is None else self._census(chooser, accounts),
+            survey=_survey([item for account in accounts for item in account.sample]),
         )
 
     def _census(self, chooser: Chooser, accounts: list[Account]) -> m.Census:
@@ -248,3 +260,12 @@ class _Root(_Side):
             after=entropy_of(totals),
             novelty=dict(ChainMap(*(dict(account.novelty) for account in accounts))),
         )
+
+
+def _survey(sample: Sequence[tuple[str, float, np.ndarray]]) -> m.Survey | None:
+    """The samples of all teams as one; None where there are none."""
+    some = sorted(sample, key=lambda item: item[0])[:SURVEYED]
+    if not some:
+        return None
+    ids, novelty, points = zip(*some, strict=True)
+    return m.Survey(ids, np.array(novelty), np.array(points, np.float32))

@@ -6,7 +6,8 @@ block, and kept in the run directory.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from .talk import Absent, Talk
 
 log = logging.getLogger(__name__)
 
+TOGETHER = 2048
+"""Atoms of frames that are described together; messages are answered in between."""
 AHEAD = 2
 """Blocks asked for before they are needed."""
 
@@ -49,9 +52,9 @@ class Shard:
         self._describe = describe
         self._known.clear()
 
-    def describe(self, frame: Frame) -> np.ndarray:
-        """Descriptors (n_atoms, width) of any frame; not kept."""
-        return self._describe([frame])[0]
+    def describe(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """Descriptors (n_atoms, width) of any frames; not kept."""
+        return self._describe(frames)
 
     def learn(self, frames: Iterable[Frame]) -> None:
         """Frames this team may be asked for."""
@@ -133,6 +136,19 @@ class Blocks:
                 raise Absent(owner_of(number, self._teams), "reference descriptors", patience)
             self._here.update([found[1]])
         return self._here.pop(number)
+
+
+def grouped(items: Iterable, least: int = TOGETHER, size: Callable[[Any], int] = len) -> Iterator[list]:
+    """Neighbours in groups with at least so many atoms or environments, but for the last."""
+    group, count = [], 0
+    for item in items:
+        group.append(item)
+        count += size(item)
+        if count >= least:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
 
 
 def _members(frame_ids: Iterable[str], blocks: int) -> dict[int, list[str]]:

@@ -37,7 +37,7 @@ class Selector:
         self._forget(order.round)
         reduction = Reduction(self._config.select, self._team, self._mailbox, self._shard_for(order))
         try:
-            picked, report = reduction.run(order, self._those_of(order))
+            picked, report = reduction.run(order, [*order.again, *self._those_of(order)])
         except Unheard as error:
             return m.Unselected(order.order_id, time.monotonic() - started, error.team, str(error))
         self._considered = order.round, set(self._candidates)

@@ -13,7 +13,7 @@ from ..config.select import SelectSection
 from ..data import Frame, Origin, Record
 from ..data.io import read_atoms
 from ..errors import InputError
-from ..select.bandwidth import density_bandwidth, spread_bandwidth, unsuitable
+from ..select.bandwidth import given_bandwidth, spread_bandwidth, unsuitable
 from ..select.filters import Filter
 from ..store.export import atoms_of
 from ..store.store import LABELLED, read_records
@@ -184,7 +184,6 @@ class Material:
             self.sample.append(frame)
         return mine
 
-    @property
     def volume_per_atom(self) -> float:
         """Mean over the frames that are periodic in all directions, Å³; raises InputError if none are."""
         if not self._n_periodic:
@@ -234,9 +233,7 @@ def choose(
 
 def _bandwidth(section: SelectSection, material: Material, describe: Describe) -> tuple[float | None, str]:
     """h, None where it is to be found from the reference, and what is to be said of it where there is none."""
-    found = None if section.bandwidth == "spread" else section.bandwidth
-    if section.bandwidth == "density":
-        found = density_bandwidth(material.volume_per_atom)
+    found = given_bandwidth(section.bandwidth, material.volume_per_atom)
     if material.reference_ids:
         return found, ""
     if not material.sample:

@@ -5,12 +5,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..data import Frame, Record
-from .messages import ModelRef
+from ..engines.label.level import Levels
+from .messages import ModelRef, Order, Select, Train, Trajectory
 from .metrics import ErrorTable
 
 IMPORT, LABEL, TRAIN, EXPLORE, SELECT, EVALUATE, PROBE, DONE = (
     "import", "label", "train", "explore", "select", "evaluate", "probe", "done",
 )  # fmt: skip
+INIT = "init"
+"""Before the first labels: dynamics by the labelers."""
+WAIT, DRAIN = "wait", "drain"
+"""Overlapped only: exploration waits for a newer model or for room in the queue; or is over, and labels come in."""
 
 
 def teacher_level(teacher: ModelRef) -> str:
@@ -46,11 +51,17 @@ class RoundRecord:
     selected: int = 0
     labelled: int = 0
     rejected: int = 0
+    dropped: int = 0  # overlapped: picked, and found redundant before a labeler began
     best_gain: float = float("nan")
     saturated: bool = False
     errors: ErrorTable | None = None  # of the exploring model on the new labels
+    judged_at: float = float("nan")  # ``RunState.elapsed`` when these were first known
+    label_ids: tuple[str, ...] = ()  # overlapped: the labels of frames explored in this round
     train_seconds: float = float("nan")
     step_seconds: float = float("nan")  # of these, the optimisation steps
+    scanned: bool = False  # a pool was looked through: ``candidates`` and the next two are its frames without a label
+    accurate: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,16 +89,28 @@ class RunState:
     given: int = 0  # labels the user brought along
     elapsed: float = 0.0  # seconds, over all jobs of the run
     core_hours: float = 0.0  # ranks x threads x hours, over all jobs of the run
+    trained_at: float = 0.0  # ``elapsed`` when the last training ended
+    training: tuple[str, ...] = ()  # overlapped: label ids that are new to the training under way
     progress: int = 0  # grows with every finished task
+    aimd: tuple[Trajectory, ...] = ()  # dynamics by the labelers, before the first training
+    committee: tuple[ModelRef, ...] = ()  # simplify: the newest models, the first of which is in ``models``
+    members: tuple[ModelRef, ...] = ()  # simplify: those of the training that is on
+    fixed_ids: tuple[str, ...] = ()  # label ids of test.data
+    fixed: Mapping[str, ErrorTable] = field(default_factory=dict)  # errors on them: "pretrained" or "teacher", "final"
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
     durations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # last measured, by kind (see forecast)
     # below: this job only, not in the checkpoint
     failure: str = ""  # why it cannot go on
+    standstill: str = ""  # what it waits for that this job will not see
     running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
     lost: frozenset[str] = frozenset()  # teams given up
     late: frozenset[str] = frozenset()  # teams that missed a selection and have not been heard of since
     attempt: int = 0  # selections of this round that did not come about
     reported: bool = False  # the root of the selection has told its outcome
+    unheard: bool = False  # a team has told that it did not come about for it
+    ranking: tuple[str, ...] = ()  # frame ids it picked, best first
+    offered: tuple[str, ...] = ()  # frame ids that wait for a label and are ranked anew by the selection under way
+    turned: frozenset[str] = frozenset()  # flexible teams that label now; the others explore
 
     @property
     def model(self) -> ModelRef:
@@ -103,9 +126,29 @@ class RunState:
         """The newest student, if this is a distillation and there is one."""
         return self.models[-1] if self.teacher and self.models else None
 
-    def level(self, first_principles: str) -> str:
-        """The level of theory of the labels being made: the teacher's, or the hash of that of [label]."""
-        return teacher_level(self.teacher) if self.teacher else first_principles
+    def levels(self, first_principles: Levels) -> Levels:
+        """The levels of theory of the labels being made: the teacher's, or those of [label]."""
+        return Levels(teacher_level(self.teacher)) if self.teacher else first_principles
+
+    @property
+    def newest(self) -> int:
+        """The version of the newest model that was trained; -1: there is none."""
+        return self.models[-1].version if self.models else -1
+
+    @property
+    def trained(self) -> int:
+        """Trainings done so far."""
+        return len(self.models) - (self.teacher is None)
+
+    @property
+    def explorer(self) -> ModelRef | None:
+        """The model of the current round: all of it is explored, or judged, by the same one."""
+        return next((model for model in self.models if model.version == self.current.model_version), None)
+
+    @property
+    def label_ids(self) -> tuple[str, ...]:
+        """All labels of the run, given ones included."""
+        return (*self.train_ids, *self.validation_ids, *self.test_ids, *self.fresh)
 
     @property
     def current(self) -> RoundRecord:
@@ -114,7 +157,7 @@ class RunState:
     @property
     def n_labels(self) -> int:
         """Labels made so far, those of the current round included."""
-        return len(self.train_ids) + len(self.validation_ids) + len(self.test_ids) + len(self.fresh)
+        return len(self.label_ids)
 
     @property
     def n_paid(self) -> int:
@@ -123,7 +166,12 @@ class RunState:
 
     def note(self, **changes: Any) -> "RunState":
         """Change the record of the current round."""
-        return replace(self, history=(*self.history[:-1], replace(self.current, **changes)))
+        return self.note_round(self.current.round, **changes)
+
+    def note_round(self, number: int, **changes: Any) -> "RunState":
+        """Change the record of a round."""
+        changed = replace(self.history[number], **changes)
+        return replace(self, history=(*self.history[:number], changed, *self.history[number + 1 :]))
 
     def spent(self, role: str, seconds: float) -> "RunState":
         total = {**self.seconds, role: self.seconds.get(role, 0.0) + seconds}
@@ -134,3 +182,12 @@ class RunState:
 
     def issued(self, order_id: str, team: str) -> "RunState":
         return replace(self, running={**self.running, order_id: team})
+
+    def sent(self, order: Order, team: str) -> "RunState":
+        """An order is on its way to a team: what it is about is remembered, as its answer comes to another state."""
+        state = self.issued(order.order_id, team)
+        if isinstance(order, Train):
+            return replace(state, training=order.fresh_ids)
+        if isinstance(order, Select) and order.again:
+            return replace(state, offered=tuple(record.frame_id for record in order.again))
+        return state

@@ -31,7 +31,7 @@ class Stopping:
         self._silent = ""  # a batch system that does not tell the end
         self.asked = ""  # who asked for a stop
         self._hurried_at = -math.inf
-        self._file: Path | None = None
+        self._files: tuple[Path, ...] = ()
         self._looked = -math.inf
 
     def limit(self, seconds: float | None, source: str = "run.time_limit") -> None:
@@ -49,11 +49,14 @@ class Stopping:
         else:
             self.limit(time.monotonic() - self._started + notice.seconds, notice.system)
 
-    def obey(self, section: RunSection) -> None:
-        """Take the limit and the margin of the input, and a file STOP in the run directory as a wish to stop."""
+    def obey(self, section: RunSection, *more: Path) -> None:
+        """Take the limit and the margin of the input, and a file STOP in the run directory as a wish to stop.
+
+        ``more`` are folders where that file may be too.
+        """
         self.limit(section.time_limit)
         self.margin = section.margin
-        self._file = section.directory / STOP
+        self._files = tuple(folder / STOP for folder in dict.fromkeys((section.directory, *more)))
 
     def listen(self) -> None:
         """Take the signals as a wish to stop; a SIGINT after another one, or after a SIGTERM, kills as usual."""
@@ -99,12 +102,13 @@ class Stopping:
 
     def _look(self) -> None:
         now = time.monotonic()
-        if self._file is None or now - self._looked < LOOK:
+        if now - self._looked < LOOK:
             return
         self._looked = now
-        if self._file.exists():
-            self._file.unlink(missing_ok=True)
-            self.asked = self.asked or f"{self._file} was there (and is removed)"
+        for file in self._files:
+            if file.exists():
+                file.unlink(missing_ok=True)
+                self.asked = self.asked or f"{file} was there (and is removed)"
 
     def _note(self, number: int, frame) -> None:
         if number == signal.SIGINT and self._hurried_at > -math.inf:

@@ -2,6 +2,8 @@
 
 import json
 import resource
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -12,12 +14,26 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import Config
+from ..data import Record
+from ..report.errors import parity
+from ..report.spent import costs
+from ..report.style import AFTER, BEFORE
+from ..report.timeline import gather, tracks_of, utilization
+from ..report.timeline_plot import timeline
+from ..store.container import publish
 from ..store.store import Store
-from .converge import CONVERGED, MEANING, SATURATED, has_criteria
+from . import messages as m
+from .artefacts import hand_over
+from .converge import ACCURATE, ALL_FAILED, CONVERGED, MEANING, SATURATED, has_criteria
 from .coordinator import Coordinator
+from .fixed import fixed_results, fixed_table
 from .folder import RunFolder
-from .plots import draw
 from .state import RunState
+
+WIDER = (
+    "look at them, then raise select.trust_hi (or pool.trust_energy_hi) and run again to go on; or begin anew with more"
+    " first labels (pool.init_pick) or longer trainings (train.first_steps, train.steps)"
+)
 
 
 def conclude(coordinator: Coordinator) -> None:
@@ -26,11 +42,14 @@ def conclude(coordinator: Coordinator) -> None:
     results = collect(config, state, store)
     results["overhead_seconds"] = {kind: median(values) for kind, values in coordinator.overheads.items()}
     results["coordinator"] = _usage(coordinator)
-    (folder.final / "results.json").write_text(json.dumps(_plain(results), indent=1, allow_nan=False) + "\n")
+    results |= _ledgers(coordinator)
+    text = json.dumps(_plain(results), indent=1, allow_nan=False) + "\n"
+    publish(folder.final / "results.json", text.encode())
+    hand_over(coordinator, results["verdict"])
     held_out = coordinator.evaluated
     if held_out is not None and held_out.test_ids:
         records = store.records(held_out.test_ids)
-        draw(folder.final / "errors.png", state, records, held_out.parent, held_out.final)
+        publish(folder.final / "errors.png", _picture(state, records, held_out))
 
 
 def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
@@ -46,10 +65,29 @@ def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
         "held_out": len(state.test_ids),
         "pretrained": state.pretrained and asdict(state.pretrained),
         "finetuned": state.finetuned and asdict(state.finetuned),
+        "test_data": fixed_results(state),
         "production": dict(state.production),
         "seconds": dict(state.seconds),
         "model": state.model.digest,
     }
+
+
+def _ledgers(coordinator: Coordinator) -> dict[str, Any]:
+    """Where the time went, from all ranks' ledgers, which are gathered; a run in one process has but one."""
+    folder, state = coordinator.folder, coordinator.books.aged(coordinator.state)
+    tracks = tracks_of(folder.ledger, time.time())
+    if not tracks:
+        return {"utilization": {}}
+    gather(tracks, folder.final / "ledger.h5")
+    publish(folder.final / "timeline.png", timeline(tracks))
+    return {"utilization": utilization(tracks), **costs(tracks, state.elapsed, state.core_hours, state.n_paid)}
+
+
+def _picture(state: RunState, records: Sequence[Record], found: m.Evaluated) -> bytes:
+    """Parity of the held-out frames, before and after, as PNG."""
+    before = [("pre-trained", BEFORE, found.parent)] if found.parent else []
+    name = "student" if state.teacher else "fine-tuned"
+    return parity(records, [*before, (name, AFTER, found.final)], "teacher" if state.teacher else "label")
 
 
 def _usage(coordinator: Coordinator) -> dict[str, float]:
@@ -73,9 +111,11 @@ def _plain(value: Any) -> Any:
 def verdict(config: Config, state: RunState) -> str:
     """In a sentence: why the run is over, and whether that is a success."""
     reason = MEANING[state.ended]
-    if state.ended in (CONVERGED, SATURATED):
+    if state.ended in (CONVERGED, SATURATED, ACCURATE):
         return f"{state.ended}: {reason}"
-    if not has_criteria(config.converge):
+    if state.ended == ALL_FAILED:
+        return f"NOT converged: {reason} ({state.current.failed} of them); {WIDER}"
+    if config.pool is None and not has_criteria(config.converge):
         return f"done: {reason}, and no criterion of [converge] was given"
     return f"NOT converged: {reason}; raise it and run again to go on"
 
@@ -88,10 +128,15 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
         console.print(_errors(state))
     else:
         console.print("No frame was held out (test.holdout), so there is no error on unseen frames to show.")
+    if state.fixed:
+        console.print(fixed_table(state))
     for line in _production(state):
         console.print(line, markup=False)
     spent = ", ".join(f"{role} {seconds:.0f} s" for role, seconds in sorted(state.seconds.items()))
     console.print(f"busy time by role: {spent}; {state.elapsed:.0f} s in all")
+    shares = utilization(tracks_of(folder.ledger, time.time()))
+    busy = ", ".join(f"{role} {found['busy']:.0%}" for role, found in shares.items() if role != "coordinator")
+    console.print(f"share of its time each role was at work: {busy}" if busy else "", markup=False)
     console.print(verdict(config, state), style="bold", markup=False)
     for what, where in _outputs(folder):
         console.print(f"  {what:<12} {where}", markup=False)
@@ -107,20 +152,24 @@ def _outputs(folder: RunFolder) -> list[tuple[str, Path | str]]:
     return [
         ("model", folder.final / "model.pth"),
         ("checkpoint", folder.final / "model.pt"),
+        ("model card", folder.final / "MODEL_CARD.md"),
         ("results", folder.final / "results.json"),
         ("picture", folder.final / "errors.png"),
+        ("to run it", f"{folder.final / 'in.lammps'}, {folder.final / 'run_ase.py'}"),
+        ("report", f"pfdhpc report {folder.directory}; pfdhpc validate {folder.directory}"),
         ("frames", f"{folder.frames}  (pfdhpc export {folder.directory} FRAMES.extxyz)"),
     ]
 
 
 def _rounds(state: RunState) -> Table:
     table = Table(title="Rounds", title_justify="left", caption="* of the exploring model on its new labels, eV/Å")
-    names = "round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected", "restarts"
-    for name in names:
+    names = ["round", "model", "MD steps", "candidates", "filtered", "selected", "labelled", "rejected", "restarts"]
+    dropped = any(item.dropped for item in state.history)
+    for name in (*names, *(["dropped"] if dropped else []), "force RMSE*"):
         table.add_column(name, justify="right")
-    table.add_column("force RMSE*", justify="right")
     for item in state.history:
-        cells = (item.steps, item.candidates, item.filtered, item.selected, item.labelled, item.rejected, item.guards)
+        cells = [item.steps, item.candidates, item.filtered, item.selected, item.labelled, item.rejected, item.guards]
+        cells += [item.dropped] if dropped else []
         model = "-" if item.model_version < 0 else str(item.model_version)
         error = "-" if item.errors is None else f"{item.errors.total.force:.3f}"
         table.add_row(str(item.round), model, *map(str, cells), error)

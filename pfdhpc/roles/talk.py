@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import TaskError
 from ..parallel.channel import Channel
+from ..parallel.ledger import ledger
 from . import messages as m
 
 STOP = "stop"
@@ -48,7 +49,8 @@ class Mailbox:
         """The next message of one selection, None after ``timeout`` seconds; those of past ones are dropped."""
         deadline = time.monotonic() + timeout
         while not self._kept[name]:
-            found = self._channel.receive(max(0.0, deadline - time.monotonic()))
+            with ledger().during("wait others"):
+                found = self._channel.receive(max(0.0, deadline - time.monotonic()))
             if found is None:
                 return None
             if found[1].order_id not in self._closed:

@@ -14,10 +14,11 @@ from ..config import Config
 from ..data import Frame, Label, Record
 from ..engines.base import TrainResult, TrainTask
 from ..engines.registry import make_trainer
+from ..engines.train.restart import FILES, forget
 from ..engines.train.team import by_leader, leads
 from . import messages as m
 from .folder import RunFolder
-from .preflight import model_facts, student_problems
+from .preflight import model_facts, student_problems, teacher_problems, training_problems
 
 COMPARED = 20
 """Frames on which a compressed model is compared with the plain one."""
@@ -39,7 +40,8 @@ class TrainerProgram:
         from ..engines.train.settings import check_deepmd_input
 
         problems, type_map = model_facts(self._config.model)
-        problems += check_deepmd_input(self._config.train) + student_problems(self._config)
+        problems += check_deepmd_input(self._config.train, self._config.model) or training_problems(self._config)
+        problems += student_problems(self._config) + teacher_problems(self._config)
         return m.Ready(team, tuple(problems), type_map)
 
     @singledispatchmethod
@@ -48,36 +50,51 @@ class TrainerProgram:
 
     @handle.register
     def _(self, order: m.ImportParent) -> m.Answer:
-        with self._scratch("import") as directory:
+        with self._scratch(self._folder.scratch("import")) as directory:
             result = self._engine.import_parent(directory)
             return m.Imported(order.order_id, result.seconds, self._publish(result, 0))
 
     @handle.register
     def _(self, order: m.Train) -> m.Answer:
         self._keep(order.records)
-        with self._scratch(f"train-{order.round:03d}") as directory:
+        with self._scratch(self._folder.training(order.round, order.member), self._spared) as directory:
             result = self._engine.train(self._task(order, directory))
             model = self._publish(result, order.version)
+        self._forget(but=directory)  # the round is over when the coordinator has saved that: the next order tells
         return m.Trained(
-            order.order_id, result.seconds, model, result.best_step, result.step_seconds, tuple(result.curve)
-        )
+            order.order_id, result.seconds, model, result.best_step, result.step_seconds, tuple(result.curve),
+            result.begun_at,
+        )  # fmt: skip
+
+    @property
+    def _spared(self) -> tuple[str, ...]:
+        """What a killed round may go on from, and its log."""
+        return () if self._config.train.restart_after is None else (FILES, "train*.log")
 
     @handle.register
     def _(self, order: m.Evaluate) -> m.Answer:
         """Both models on the test frames; the pre-trained one with its energy bias aligned, if there is data for it."""
         self._keep(order.records)
-        frames = [record.frame for record in self._named(order.test_ids)]
+        frames = [record.frame for record in self._named((*order.test_ids, *order.fixed_ids))]
+        held_out, fixed = slice(len(order.test_ids)), slice(len(order.test_ids), None)
         started, train = time.monotonic(), self._named(order.train_ids)
         before = [] if order.parent is None else self._aligned(order.parent, train, frames)
         after = self._engine.predict(self._folder.checkpoint(order.final.digest), frames)
         product = self._produce(order.final, train) if self._config.student else ""
+        compared = before[fixed]
+        if order.teacher is not None and order.fixed_ids:
+            compared = self._engine.predict(self._folder.checkpoint(order.teacher.digest), frames[fixed])
+        self._forget()
         seconds = time.monotonic() - started
-        return m.Evaluated(order.order_id, seconds, order.test_ids, tuple(before), tuple(after), product)
+        return m.Evaluated(
+            order.order_id, seconds, order.test_ids, tuple(before[held_out]), tuple(after[held_out]), product,
+            tuple(compared), tuple(after[fixed]),
+        )  # fmt: skip
 
     def _aligned(self, model: m.ModelRef, train: tuple[Record, ...], frames: list[Frame]) -> list[Label]:
         """Predictions of a model whose energy bias is fitted to the training frames, if there are any."""
         checkpoint = self._folder.checkpoint(model.digest)
-        with self._scratch("pretrained-aligned") as directory:
+        with self._scratch(self._folder.scratch("pretrained-aligned")) as directory:
             if train:
                 checkpoint = self._engine.align(checkpoint, train, directory).checkpoint
             return self._engine.predict(checkpoint, frames)
@@ -85,7 +102,7 @@ class TrainerProgram:
     def _produce(self, model: m.ModelRef, train: tuple[Record, ...]) -> str:
         """Publish the model for production; says whether it is compressed."""
         frames = [record.frame for record in train[-COMPARED:]]
-        with self._scratch("production") as directory:
+        with self._scratch(self._folder.scratch("production")) as directory:
             checkpoint, compress = self._folder.checkpoint(model.digest), self._config.student.compress
             product = self._engine.produce(checkpoint, frames, directory, compress)
             by_leader(self._comm, lambda: self._folder.keep_product(model.digest, product.frozen))
@@ -115,16 +132,22 @@ class TrainerProgram:
         return None if section is None else student_model(section, tuple(chemical_symbols[z] for z in species))
 
     @contextmanager
-    def _scratch(self, name: str) -> Iterator[Path]:
+    def _scratch(self, directory: Path, spared: tuple[str, ...] = ()) -> Iterator[Path]:
         """A folder that is empty at first, whatever a killed attempt left, and holds only ``KEPT`` after success.
 
-        After a failure all of it stays, to be looked into.
+        Files ``spared`` stay. After a failure all of it stays, to be looked into.
         """
-        directory = by_leader(self._comm, lambda: _emptied(self._folder.scratch(name)))
+        by_leader(self._comm, lambda: _prepare(directory, spared))
         yield directory
         # every call of the engine ends with an answer of the leader to all ranks: none reads its files any more
         if leads(self._comm):
-            _clear(directory, KEPT)
+            _clear(directory, (*KEPT, *spared))
+
+    def _forget(self, but: Path | None = None) -> None:
+        """Remove what rounds that are over might have gone on from."""
+        for directory in self._folder.trainings() if leads(self._comm) else ():
+            if directory != but:
+                forget(directory)
 
     def _publish(self, result: TrainResult, version: int) -> m.ModelRef:
         digest = by_leader(self._comm, lambda: self._folder.publish(result.checkpoint, result.frozen))
@@ -137,15 +160,15 @@ class TrainerProgram:
         return tuple(self._records[label_id] for label_id in label_ids)
 
 
-def _emptied(directory: Path) -> Path:
-    _clear(directory)
-    return directory
+def _prepare(directory: Path, spared: tuple[str, ...]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    _clear(directory, spared)
 
 
 def _clear(directory: Path, kept: tuple[str, ...] = ()) -> None:
     """Remove what is in a folder but the files ``kept``; what a file system holds on to is left to the next time."""
     for path in directory.iterdir():
-        if path.name in kept:
+        if any(path.match(name) for name in kept):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -3,11 +3,14 @@
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
-from ..errors import InputError, TaskError
+from ..errors import EngineLost, InputError, TaskError
 from ..parallel.channel import Channel
 from ..parallel.layout import COORDINATOR, Team
+from ..parallel.ledger import WAIT, ledger
 from . import messages as m
 
 
@@ -28,27 +31,33 @@ def lead(team: Team, program: Program, channel: Channel, members: Channel) -> in
     """
     channel.send(COORDINATOR, start(team, program))
     while True:
-        _, order = channel.receive()
-        for member in range(1, len(team.ranks)):
-            members.send(member, order)
+        order = _next(channel)
+        with ledger().during("talk"):
+            for member in range(1, len(team.ranks)):
+                members.send(member, order)
         if isinstance(order, m.Shutdown):
             members.flush(5.0)
             channel.flush(5.0)
             return order.code
-        channel.send(COORDINATOR, work(team, program, order))
+        answer = work(team, program, order)
+        with ledger().during("talk"):
+            channel.send(COORDINATOR, answer)
+
+
+def _next(channel: Channel) -> m.Order:
+    with ledger().during(WAIT):
+        return channel.receive()[1]
 
 
 def follow(team: Team, program: Program, members: Channel) -> int:
     """The other ranks of a team do what the leader does; their answers are the leader's."""
     program.ready(team.name)
     while True:
-        _, order = members.receive()
+        order = _next(members)
         if isinstance(order, m.Shutdown):
             return order.code
-        try:
-            program.handle(order)
-        except (TaskError, InputError):
-            continue  # the leader reports it
+        with suppress(TaskError, InputError), ledger().during(kind_of(order)):
+            program.handle(order)  # the leader reports what fails
 
 
 def start(team: Team, program: Program) -> m.Ready | m.Crashed:
@@ -62,11 +71,19 @@ def work(team: Team, program: Program, order: m.Order) -> m.Answer | m.Crashed:
     """Do one order; whatever happens becomes a message."""
     started = time.monotonic()
     try:
-        return program.handle(order)
+        with ledger().during(kind_of(order)):
+            return program.handle(order)
     except (TaskError, InputError) as error:
         return m.Failed(order.order_id, time.monotonic() - started, str(error))
+    except EngineLost as error:
+        return m.Resigned(order.order_id, time.monotonic() - started, str(error))
     except Exception:
         return m.Crashed(team.name, order.order_id, traceback.format_exc())
+
+
+def kind_of(order: m.Order) -> str:
+    """What a rank does that has an order: the state in its ledger."""
+    return order.order_id.split("/")[0]
 
 
 def answerer(team: Team, program: Program) -> Callable[[m.Order], m.Answer | m.Crashed | None]:
@@ -76,7 +93,7 @@ def answerer(team: Team, program: Program) -> Callable[[m.Order], m.Answer | m.C
 
 def rest(channel: Channel) -> int:
     """A rank without a role sleeps until the job ends."""
-    while not isinstance(order := channel.receive()[1], m.Shutdown):
+    while not isinstance(order := _next(channel), m.Shutdown):
         pass
     return order.code
 
@@ -87,10 +104,19 @@ def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel
         from .trainer import TrainerProgram
 
         return TrainerProgram(config, folder, comm)
+    if team.role == "flexible":
+        from .flexible import FlexibleProgram
+
+        both = [replace(team, role=role) for role in ("explorer", "labeler")]
+        return FlexibleProgram(*(make_program(part, config, folder, comm, peers, spawner) for part in both))
     if team.role == "explorer":
         from .explorer import ExplorerProgram
 
         return ExplorerProgram(config, folder, team.name, peers, spawner)
+    if config.label.type == "offline":
+        from .offline import OfflineProgram
+
+        return OfflineProgram(config, comm)
     from .labeler import LabelerProgram
 
     return LabelerProgram(config, comm, spawner)

@@ -1,5 +1,6 @@
 """Which bandwidth h to compare environments with, and whether one tells anything."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,16 @@ def density_bandwidth(volume_per_atom: float, rule: Literal["gaussian", "cutoff"
         share = min(np.log(volume_per_atom) ** 2 / 11.61172, 1.0)
         return float(0.086164 * (1 - share**2) ** 2 + 0.016)
     raise ValueError(f"{rule!r} is no rule for the bandwidth: gaussian or cutoff")
+
+
+def given_bandwidth(setting: float | str, volume_per_atom: Callable[[], float]) -> float | None:
+    """h in 1/Å as ``select.bandwidth`` gives it; None for "spread", where it follows from the descriptors.
+
+    ``volume_per_atom`` tells the volume per atom in Å³, and is asked for "density" only.
+    """
+    if setting == "density":
+        return density_bandwidth(volume_per_atom())
+    return None if setting == "spread" else setting
 
 
 def spread_bandwidth(descriptors: np.ndarray) -> float:

@@ -8,12 +8,13 @@ All is done with ``ln p``: p itself underflows for environments far from all oth
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .kernel import LEAF, TINY, Boxes, PlainSum, ShiftedSum, Sums, differences, partition, runs, tile, visits
+from .kernel import LEAF, LOWEST, TINY, Boxes, PlainSum, ShiftedSum, Sums, differences, partition, runs, tile, visits
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +32,8 @@ WORTHWHILE = 2**20
 class Environments:
     """Descriptors (n, d) of some atoms, prepared once for kernel sums with bandwidth ``h``, both in 1/Å.
 
-    Computed in float64 on the torch ``device``. Raises ValueError for what is not an array (n, d), and for a
-    bandwidth that is not positive.
+    Computed in float64 on the torch ``device``. Raises ValueError for what is not an array (n, d) of finite numbers,
+    and for a bandwidth that is not positive.
     """
 
     def __init__(self, descriptors: np.ndarray, h: float, device: str = "cpu"):
@@ -48,6 +49,8 @@ class Environments:
             self._rows = self._prepared(descriptors).to(device)
             self._boxes = Boxes(self._rows[:, : self._d], starts, centre, basis)
         self._reach = -float(self._rows[:, self._d].min()) if n else 0.0
+        if not np.isfinite(self._reach):
+            raise ValueError("descriptors that are no finite numbers: are the atoms' positions?")
 
     def _prepared(self, descriptors: np.ndarray) -> torch.Tensor:
         """Rows [x, -|x|²/2h², 1] in our order; made in blocks, as there is no room for copies."""
@@ -84,11 +87,35 @@ class Environments:
         """
         if self.h != reference.h:
             raise ValueError(f"environments for the bandwidths {self.h} and {reference.h} do not compare")
+        pairs, unordered = len(self) * len(reference), self._boxes is None and reference._boxes is None
+        if unordered and 0 < pairs <= tile(self._rows.device):
+            return self._few(reference)
         found = np.full(len(self), -np.inf)
         if len(reference):
             for part in self._parts():
                 found[part if self._order is None else self._order[part]] = self._block(part, reference, tolerance)
         return found
+
+    def _few(self, reference: Environments) -> np.ndarray:
+        """ln p where there is one tile: in as few calls as it takes."""
+        if self._reach + reference._reach <= RESOLVED:
+            sums = (self._rows @ reference._factors.T).clamp_(min=LOWEST).exp_().sum(1)
+            if float(sums.min()) >= TINY:
+                return sums.log_().cpu().numpy()
+        return self._block(slice(None), reference, 0.0)
+
+    @cached_property
+    def _factors(self) -> torch.Tensor:
+        """Rows [x / h², 1, -|x|²/2h²]; kept for those that others are compared with, which are few at a time."""
+        factors = self._rows * self.h**-2
+        factors[:, self._d], factors[:, self._d + 1] = 1.0, self._rows[:, self._d]
+        return factors
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest value (d,) of each column, 1/Å; inf and -inf where there are none."""
+        if not len(self):
+            return np.full(self._d, np.inf), np.full(self._d, -np.inf)
+        return tuple(side.cpu().numpy() for side in self._rows[:, : self._d].aminmax(dim=0))
 
     def _parts(self) -> Iterator[slice]:
         """Rows to be done together: a leaf each, or several on a GPU."""

@@ -17,11 +17,10 @@ from typing import Literal
 import numpy as np
 
 from .entropy import Environments
+from .lots import Box, Lot, compare_all
 
 TOLERANCE = 1e-9
 """Nats; less is rounding."""
-NEGLIGIBLE = np.log(1e-14)
-"""A block or a pick that adds a smaller share than this to every kernel sum of a candidate is left out."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +63,16 @@ class Proposal:
         return _rank(self)
 
 
-class Box:
-    """Bounds of some environments (n, d), which tell how much they can matter to others."""
-
-    def __init__(self, descriptors: np.ndarray):
-        self._low, self._high = descriptors.min(axis=0, initial=np.inf), descriptors.max(axis=0, initial=-np.inf)
-        self._log_count = np.log(max(len(descriptors), 1))
-
-    def log_bound(self, other: "Box", h: float) -> float:
-        """ln of what all of ``other`` add to p of any of these environments, at most."""
-        gaps = np.maximum(self._low - other._high, other._low - self._high).clip(0.0)
-        return other._log_count - float(gaps @ gaps) / (2 * h * h)
-
-
 @dataclass(eq=False)
-class Candidate:
-    """A frame of a pool. ``log_sums`` (n,) is ln p of its environments against the reference and ``seen`` picks.
+class Candidate(Lot):
+    """A frame of a pool. ``log_sums`` is ln p of its environments against the reference and ``seen`` picks.
 
     ``by_reference`` is ln p against the reference alone.
     """
 
     frame_id: str
-    environments: Environments
-    box: Box
     system: str
     order: int
-    log_sums: np.ndarray
     by_reference: np.ndarray | None = None
     seen: int = 0
     spread: float = 0.0
@@ -114,7 +97,8 @@ class Pool:
     def __init__(self, rule: Rule, h: float, device: str = "cpu"):
         self._rule, self._h, self._device = rule, h, device
         self._candidates: dict[str, Candidate] = {}
-        self._picks: list[tuple[Environments, Box]] = []
+        self._picks: list[Environments] = []
+        self._around_picks: list[Box] = []
         self._taken: Counter[str] = Counter()
         self._heap: list[tuple] | None = None
         self._any_reference = False
@@ -125,19 +109,15 @@ class Pool:
     def add(self, frame_id: str, descriptors: np.ndarray, system: str = "", order: int = 0) -> None:
         """Make a frame a candidate; one that is there already is left as it is."""
         if frame_id not in self._candidates:
-            nothing = np.full(len(descriptors), -np.inf)
             environments = Environments(descriptors, self._h, self._device)
-            self._candidates[frame_id] = Candidate(frame_id, environments, Box(descriptors), system, order, nothing)
+            self._candidates[frame_id] = Candidate.of(environments, frame_id, system, order)
 
     def observe(self, reference: Environments, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Compare all candidates with a block of the reference; calls ``meanwhile`` after each."""
         if len(reference) == 0:
             return
         self._any_reference = True
-        box = Box(reference.descriptors)
-        for candidate in self._candidates.values():
-            self._compare(candidate, reference, box)
-            meanwhile()
+        compare_all(self._candidates.values(), reference, self._h, meanwhile)
 
     def offers(self, count: int) -> list[Proposal]:
         """The best ``count`` candidates, fewer where there are not so many; they stay in the pool."""
@@ -164,13 +144,25 @@ class Pool:
         ours = [self._candidates.pop(pick.frame_id) for pick in picks if pick.frame_id in self._candidates]
         for pick in picks:
             self._taken[pick.system] += 1
-            self._picks.append((Environments(pick.descriptors, self._h, self._device), Box(pick.descriptors)))
+            self._picks.append(Environments(pick.descriptors, self._h, self._device))
+            self._around_picks.append(Box.around(self._picks[-1]))
         return ours
 
     def novelty(self) -> dict[str, float]:
         """What each candidate adds to the reference in nats, by frame id; before the first pick."""
         score = SCORES.get(self._rule.score, neutral)
         return {frame_id: score(-candidate.log_sums) for frame_id, candidate in self._candidates.items()}
+
+    def sample(self, count: int) -> list[tuple[str, float, np.ndarray]]:
+        """Frame id, novelty (nats, before the first pick) and newest environment (width,) of ``count`` candidates.
+
+        They are the first by id, which is as good as drawing them by lot.
+        """
+        score = SCORES.get(self._rule.score, neutral)
+        some = [self._candidates[frame_id] for frame_id in sorted(self._candidates)[:count]]
+        return [
+            (one.frame_id, score(-one.log_sums), one.environments.descriptors[np.argmin(one.log_sums)]) for one in some
+        ]
 
     def _start(self) -> None:
         for candidate in self._candidates.values():
@@ -183,14 +175,12 @@ class Pool:
 
     def _update(self, candidate: Candidate) -> None:
         """Add the picks it has not been compared with, one by one in their order."""
-        for environments, box in self._picks[candidate.seen :]:
-            self._compare(candidate, environments, box)
+        unseen = Box.of_several(self._around_picks[candidate.seen :])
+        bounds = candidate.box.log_bounds(unseen, self._h).tolist()
+        for environments, log_bound in zip(self._picks[candidate.seen :], bounds, strict=True):
+            candidate.compare(environments, log_bound)
         candidate.seen = len(self._picks)
         self._rate(candidate)
-
-    def _compare(self, candidate: Candidate, known: Environments, box: Box) -> None:
-        if candidate.box.log_bound(box, self._h) >= candidate.log_sums.min(initial=np.inf) + NEGLIGIBLE:
-            candidate.log_sums = np.logaddexp(candidate.log_sums, candidate.environments.log_sums(known))
 
     def _rate(self, candidate: Candidate) -> None:
         if self._by_lot():

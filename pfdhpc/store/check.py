@@ -43,11 +43,6 @@ class Part:
         self.problems.append((what, remedy))
 
 
-def verify(frames: Path) -> list[str]:
-    """One line per problem of a store."""
-    return [f"{what}; {remedy}" for part in check_store(frames) for what, remedy in part.problems]
-
-
 def check_store(frames: Path) -> list[Part]:
     """Checksums, shapes, identities, finiteness and duplicates of everything in a frames folder."""
     return [_check_part(frames / name, name) for name in (LABELLED, REJECTED)]

@@ -7,7 +7,7 @@ are attributes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,6 @@ _UNITS = {item.name: item.unit for item in FIELDS if item.unit}
 
 Row = tuple[Record, Mapping[str, str]]
 """A record and its texts by column."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What one file holds: records, one text per record in each of ``columns``, and the file's attributes."""
-
-    records: tuple[Record, ...]
-    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    attrs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,23 +160,6 @@ def read_rows(path: Path, rows: Sequence[int]) -> list[Row]:
 def broken_rows(table: Table) -> list[int]:
     """The rows that are not what was written."""
     return [row for row, (a, b) in enumerate(zip(table.data["checksum"], row_checksums(table), strict=True)) if a != b]
-
-
-def write_shard(path: Path, shard: Shard) -> None:
-    """Publish a shard; durable when this returns. Raises StoreError."""
-    rows = [
-        (record, {name: texts[index] for name, texts in shard.columns.items()})
-        for index, record in enumerate(shard.records)
-    ]
-    write_table(path, table_of(rows), shard.attrs)
-
-
-def read_shard(path: Path) -> Shard:
-    """Read a whole shard. Raises Damaged, StoreError or FileNotFoundError."""
-    table, attrs = read_table(path)
-    names = [name for name in table.data if name.startswith(COLUMNS)]
-    columns = {name.removeprefix(COLUMNS): table.texts(name) for name in names}
-    return Shard(tuple(record for record, _ in table.rows()), columns, attrs)
 
 
 def load(file: h5py.File, first: int = 0, last: int | None = None, names: Sequence[str] = ()) -> Table:

@@ -11,7 +11,7 @@ from .container import publish
 NAME = "status.json"
 
 
-def write_status(directory: Path, state: str, reason: str, progress: int, **extra: Any) -> None:
+def write_status(directory: Path, state: str, reason: str, progress: float, **extra: Any) -> None:
     """Replace the status in one step; raises StoreError.
 
     ``state``: running | incomplete | complete | failed.

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..data import Record, label_id
-from .check import verify
 from .folder import ShardFolder, keys_of
 from .parts import LABELLED, LEVEL, REJECTED, check_labels, each_shard
 from .shards import Table
@@ -33,6 +32,11 @@ class Store:
 
     def __contains__(self, label_id: str) -> bool:
         return label_id in self._labelled.index
+
+    @property
+    def label_ids(self) -> list[str]:
+        """What :meth:`records` can be asked for."""
+        return sorted(self._labelled.index)
 
     @property
     def n_rejected(self) -> int:
@@ -81,10 +85,6 @@ class Store:
     def refused(self, frame_id: str, level: str) -> Record:
         """The record of a frame that got no label at this level. Raises KeyError."""
         return self._rejected.read([label_id(frame_id, level)])[0][0]
-
-    def verify(self) -> list[str]:
-        """Read all files again; one line per problem found."""
-        return verify(self.directory)
 
 
 def read_records(directory: Path) -> list[Record]:

@@ -1,6 +1,6 @@
 """What picks are worth to a model: force errors after training on as many frames chosen in different ways.
 
-    python tests/bench/bench_quality.py [--frames 30] [--steps 1500] [--seeds 2]
+    python tests/bench/bench_quality.py [--frames 30] [--steps 1500] [--seeds 3]
 
 A pool as molecular dynamics makes it, much of the same and little that is new: copper, aluminium and CuAl
 cells of 32 atoms, most of them cool copper, labelled by EMT. Each method picks as many frames from it, a small
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=30, help="picks of each method")
     parser.add_argument("--steps", type=int, default=1500, help="steps of each training")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     pool = [cell(PARTS[index], rng) for index in rng.choice(len(PARTS), 300, p=SHARES)]

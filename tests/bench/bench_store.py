@@ -20,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record  # noqa: E402
+from pfdhpc.store.check import check_store  # noqa: E402
 from pfdhpc.store.folder import shard_paths  # noqa: E402
 from pfdhpc.store.store import Store  # noqa: E402
 
@@ -94,7 +95,7 @@ def main() -> None:
         print(f"open: {opened:.2f} s, every checksum verified; {before:.0f} MB before, {after:.0f} MB at its peak")
         print(f"read: {1000 * one:.1f} ms for a frame alone, {1000 * many:.2f} ms for each of 5000 together")
         started = time.perf_counter()
-        problems = store.verify()
+        problems = [problem for part in check_store(store.directory) for problem in part.problems]
         print(f"verify: {time.perf_counter() - started:.1f} s, {len(problems)} problems")
 
 

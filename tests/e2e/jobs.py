@@ -89,8 +89,12 @@ class Job:
 
     def wait_for(self, pattern: str, seconds: float = 200) -> None:
         """Until a line of the output matches."""
+        self.wait_for_state(lambda: re.search(pattern, self.text()), seconds)
+
+    def wait_for_state(self, reached, seconds: float = 200) -> None:
+        """Until ``reached()`` holds, while the job runs."""
         deadline = time.monotonic() + seconds
-        while not re.search(pattern, self.text()):
+        while not reached():
             assert self.process.poll() is None and time.monotonic() < deadline, self.text()
             time.sleep(0.05)
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 from e2e.jobs import PRETRAINED, Job, finish, write_copper
+from stores import problems_of
 
-from pfdhpc.store.store import read_records, verify
+from pfdhpc.store.store import read_records
 
 
 def fingerprint(folder):
@@ -47,7 +48,7 @@ def test_the_results_are_complete_and_the_model_learned(done):
 
 def test_the_store_is_sound_and_exports_to_what_deepmd_trains_on(done, tmp_path):
     run = done[0] / "run"
-    assert verify(run / "frames") == []
+    assert problems_of(run / "frames") == []
     for name, form in (("npy", "deepmd/npy"), ("data.hdf5", "deepmd/hdf5"), ("frames.extxyz", "extxyz")):
         command = [sys.executable, "-m", "pfdhpc", "export", str(run), str(tmp_path / name), "--format", form]
         assert subprocess.run(command).returncode == 0

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from e2e.jobs import Job, write_copper
+from stores import problems_of
 
-from pfdhpc.store.store import Store, verify
+from pfdhpc.store.store import Store
 
 # Each way of dying is met once, by whichever label comes first to it; "always" hangs every time.
 FAULTY = """
@@ -86,7 +87,7 @@ def test_deaths_are_rejected_labels_and_restarted_replicas_and_the_job_goes_on(t
         strict=True,
     ):
         assert said in reason, reasons
-    assert verify(frames) == []
+    assert problems_of(frames) == []
     assert "SIGKILL" in job.text(), "the explorer's death is told"
     assert none_left(tmp_path) == {}
 

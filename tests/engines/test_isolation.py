@@ -1,11 +1,13 @@
 """Engines in child processes: the same answers as in the process itself, and what dies is the child alone."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,14 +18,18 @@ from pfdhpc.cli.main import main
 from pfdhpc.config.explore import ExploreSection
 from pfdhpc.config.label import LabelSection
 from pfdhpc.config.mutable import refusals
-from pfdhpc.data import Frame
+from pfdhpc.data import Frame, Record
 from pfdhpc.engines.base import SegmentTask
 from pfdhpc.engines.isolated import resident
 from pfdhpc.engines.isolated.spawner import Spawner, clean_environment
 from pfdhpc.engines.label.checks import label_all, label_with_ladder
+from pfdhpc.engines.label.level import levels_of
 from pfdhpc.engines.label.preflight import check_labeler
 from pfdhpc.engines.registry import make_explorer, make_labeler
-from pfdhpc.errors import InputError, LabelError, TaskError
+from pfdhpc.errors import EngineLost, InputError, LabelError, TaskError
+from pfdhpc.roles import messages as m
+from pfdhpc.roles import worker
+from pfdhpc.roles.labeler import LabelerProgram
 
 CALCULATORS = '''
 import ctypes, os, signal, sys, time
@@ -289,6 +295,55 @@ def test_what_does_not_start_is_bad_input(labeler, spawner, log, tmp_path):
         make_labeler(given(tmp_path, "Mortal"), None, spawner, log)
 
 
+@pytest.fixture
+def dying(labeler, tmp_path, monkeypatch):
+    """A labeler's program whose child has died, after which its calculator aborts any other as it is imported."""
+    monkeypatch.setattr(resident, "PAUSES", (0.0, 0.1))
+    engine = labeler("Pid")
+    pid = int(engine.label(copper(), {}, 10.0).energy)
+    (tmp_path / "mortals.py").write_text(CALCULATORS + "\nos.abort()\n")
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(LabelError, match="SIGKILL"):
+        engine.label(copper(), {}, 10.0)
+    program = LabelerProgram.__new__(LabelerProgram)
+    section = given(tmp_path, "Pid")
+    program._engine, program._comm, program._config = engine, None, SimpleNamespace(label=section)
+    program._levels = levels_of(section)
+    return engine, program
+
+
+ORDER = m.LabelFrames("label/x", (Record(copper()),))
+
+
+def test_a_team_whose_child_cannot_be_started_again_resigns(dying, tmp_path):
+    engine, program = dying
+    answer = worker.work(None, program, ORDER)
+    assert isinstance(answer, m.Resigned) and answer.order_id == "label/x"
+    assert re.match("its engine could not be started again, 3 times; .*does not start: .*SIGABRT", answer.reason)
+    assert engine._resident._program is None
+
+
+def test_what_keeps_a_child_from_starting_may_pass(dying, tmp_path, monkeypatch):
+    def pause(_):
+        (tmp_path / "mortals.py").write_text(CALCULATORS)
+
+    monkeypatch.setattr(resident.time, "sleep", pause)
+    assert worker.work(None, dying[1], ORDER).outcomes[0].accepted
+
+
+def test_without_its_spawner_a_team_resigns(log, tmp_path):
+    (tmp_path / "mortals.py").write_text(CALCULATORS)
+    spawner = Spawner()
+    engine = make_labeler(given(tmp_path, "Pid"), None, spawner, log)
+    child = int(engine.label(copper(), {}, 10.0).energy)
+    os.kill(spawner.pid, signal.SIGKILL)
+    os.waitpid(spawner.pid, 0)
+    assert gone(child)
+    for _ in range(2):
+        with pytest.raises(EngineLost, match="which starts others for this one, is gone"):
+            engine.label(copper(), {}, 10.0)
+
+
 def test_errors_of_the_engine_cross_as_they_are(labeler):
     with pytest.raises(LabelError, match="licence server not found"):
         labeler("Broken").label(copper(), {}, 10.0)
@@ -363,6 +418,17 @@ def test_gpaw_on_one_rank_is_the_same_in_a_child(spawner, log):
 def test_a_restart_may_change_the_isolation(tmp_path):
     changes = [("label.isolation", "none", "process"), ("explore.isolation", "process", "none")]
     assert refusals(changes, tmp_path) == []
+
+
+def test_a_time_limit_that_nothing_would_keep_is_refused(tmp_path, capsys):
+    from e2e.jobs import write_copper
+
+    path = write_copper(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("[explore]", "[explore]\ntimeout = 60.0"))
+    assert main(["check", str(path)]) == 2
+    assert "explore: timeout is given, but" in " ".join(capsys.readouterr().err.split())
+    assert ExploreSection(isolation="process", timeout=60.0).timeout == 60.0
 
 
 def test_check_takes_the_key_and_refuses_a_wrong_value(tmp_path, capsys):

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from espresso import OPTIONS, needs_qe
 from models import frozen, tiny_checkpoint
 
-from pfdhpc.config.label import LabelSection
+from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame, Label
+from pfdhpc.engines.isolated.spawner import Spawner
 from pfdhpc.engines.label.checks import check_label, label_all, label_with_ladder
-from pfdhpc.engines.label.level import level_hash, merged
+from pfdhpc.engines.label.level import level_hash
 from pfdhpc.engines.label.preflight import check_labeler
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import InputError, LabelError
@@ -25,6 +27,8 @@ GPAW = {
     "occupations": {"name": "fermi-dirac", "width": 0.05},
     "symmetry": {"point_group": False},
 }
+# A basis of nearly constant resolution instead of a constant cutoff, so that the energy is smooth in the cell.
+SMOOTH = {"ecutwfc": 24, "ecfixed": 16.0, "qcutz": 40.0, "q2sigma": 3.0}
 LENNARD_JONES = {
     "calculator": "ase.calculators.lj.LennardJones",
     "arguments": {"sigma": 2.3, "epsilon": 0.2, "rc": 6.0, "smooth": True},
@@ -94,7 +98,13 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def make(teacher):
+def spawner():
+    with Spawner() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def make(teacher, spawner, tmp_path_factory):
     """``make(name)`` -> (labeler, section, frame, step of the finite differences in Å, tolerance)."""
 
     @cache
@@ -107,9 +117,11 @@ def make(teacher):
             # Plane waves enter and leave the basis as the cell changes: a coarse check at a low cutoff.
             "gpaw": ("gpaw", GPAW, silicon(), 2e-2, 0.03),
             "deepmd": ("deepmd", {"model": str(teacher)}, carbide(), 1e-3, 1e-3),
+            "qe": ("qe", merged(OPTIONS, {"input": {"system": SMOOTH}}), silicon(), 2e-2, 0.03),
         }[name]
-        given = section(kind, options)
-        return make_labeler(given, None), given, frame, step, tolerance
+        given = section(kind, options, **({"launch": {"command": "pw.x"}} if kind == "qe" else {}))
+        log = tmp_path_factory.mktemp(kind) / "logs" / "labeler-0.engine.log"
+        return make_labeler(given, None, spawner, log), given, frame, step, tolerance
 
     return build
 
@@ -118,9 +130,7 @@ def make(teacher):
 def own_calculators(tmp_path):
     (tmp_path / "my_calculators.py").write_text(CALCULATORS)
     folder = str(tmp_path)
-    return lambda name, **more: section(
-        "ase", {"calculator": f"my_calculators.{name}", "path": folder}, **more
-    )
+    return lambda name, **more: section("ase", {"calculator": f"my_calculators.{name}", "path": folder}, **more)
 
 
 def strained(frame, strain):
@@ -135,7 +145,7 @@ def moved(frame, step):
     return Frame(frame.numbers, frame.cell, positions, frame.pbc)
 
 
-@pytest.mark.parametrize("name", ["emt", "lennard-jones", "gpaw", "deepmd"])
+@pytest.mark.parametrize("name", ["emt", "lennard-jones", "gpaw", "deepmd", pytest.param("qe", marks=needs_qe)])
 def test_contract(make, name):
     labeler, given, frame, step, tolerance = make(name)
 
@@ -157,7 +167,7 @@ def test_contract(make, name):
     assert len(labeler.level) == 16 and labeler.level == level_hash(given)
 
 
-@pytest.mark.parametrize("name", ["emt", "deepmd"])
+@pytest.mark.parametrize("name", ["emt", "deepmd", pytest.param("qe", marks=needs_qe)])
 def test_forces_follow_the_order_of_the_atoms(make, name):
     labeler, _, frame, _, _ = make(name)
     order = np.random.default_rng(0).permutation(len(frame))

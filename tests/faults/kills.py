@@ -12,10 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 from e2e.jobs import Job, write_copper
+from stores import problems_of, records_in
 
 from pfdhpc.store.folder import shard_paths
-from pfdhpc.store.shards import read_shard
-from pfdhpc.store.store import verify
 
 RANKS = {"coordinator": 0, "trainer": 1, "explorer": 2, "labeler": 3}
 """Who is who on 4 ranks."""
@@ -40,13 +39,13 @@ def write_faulty(folder: Path, calculator: str, arguments: str = "", rounds: int
 def stored(folder: Path) -> Counter:
     """How many times each label is in the files of a run."""
     paths = shard_paths(folder / "run" / "frames" / "labelled")
-    return Counter(record.label_id for path in paths for record in read_shard(path).records)
+    return Counter(record.label_id for path in paths for record in records_in(path))
 
 
 def faults_of_store(folder: Path) -> list[str]:
     """Whatever is wrong with the store of a run, labels that are there twice included."""
     twice = [f"{label_id} is there {count} times" for label_id, count in stored(folder).items() if count > 1]
-    return verify(folder / "run" / "frames") + twice
+    return problems_of(folder / "run" / "frames") + twice
 
 
 def pid_of(path: Path, rank: int) -> int:

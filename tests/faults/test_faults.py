@@ -12,10 +12,10 @@ import subprocess
 import pytest
 from e2e.jobs import Job, finish
 from faults.kills import RANKS, WRITER, Victim, faults_of_store, stored, write_faulty
+from stores import records_in
 
 from pfdhpc.store.checkpoint import checkpoint_paths
 from pfdhpc.store.folder import shard_paths
-from pfdhpc.store.shards import read_shard
 from pfdhpc.store.status import read_status
 from pfdhpc.store.store import Store
 
@@ -120,7 +120,7 @@ def test_damaged_newest_checkpoints_cost_nothing(killed):
 def test_damaged_shards_are_named_and_moved_away_the_run_completes_without_them(killed):
     folder = killed.folder
     *sound, last_but_one, last = shard_paths(folder / "run" / "frames" / "labelled")
-    others = {record.label_id for path in sound for record in read_shard(path).records}
+    others = {record.label_id for path in sound for record in records_in(path)}
     cut_short(last)
     turn_a_bit(last_but_one)
     killed.more_rounds()

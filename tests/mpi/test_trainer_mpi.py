@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.io import write
 
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
+from pfdhpc.data.io import labelled_atoms
 from pfdhpc.engines.base import TrainTask
 from pfdhpc.engines.train import ddp_shim
-from pfdhpc.engines.train.checkpoint import read
+from pfdhpc.engines.train.checkpoint import read, read_branches
 from pfdhpc.engines.train.deepmd import DeepmdTrainer
+from pfdhpc.engines.train.monitor import Monitor
 from pfdhpc.errors import InputError, TaskError
 from tests.models import tiny_checkpoint
 
@@ -24,10 +27,10 @@ class WatchedTrainer(DeepmdTrainer):
 
     fail_on = None
 
-    def _run(self, task, plan):
+    def _run(self, task, plan, kept):
         if self.comm.rank == self.fail_on:
             plan.config["training"]["disp_freq"] = 0  # a division by zero in deepmd's loop
-        trainer, *rest = super()._run(task, plan)
+        trainer, *rest = super()._run(task, plan, kept)
         digest = hashlib.sha256()
         for weight in trainer.model.parameters():
             digest.update(weight.detach().numpy().tobytes())
@@ -101,6 +104,32 @@ def test_the_bias_does_not_depend_on_the_number_of_ranks(team):
     assert np.allclose(read(result.checkpoint)[key], read(aligned.checkpoint)[key], rtol=0, atol=1e-9)
 
 
+def test_a_round_that_was_broken_off_goes_on_on_all_ranks(team, monkeypatch):
+    comm, folder, trainer = team
+    parent = trainer.import_parent(folder / "parent4").checkpoint
+    keeping = WatchedTrainer(trainer.model, TrainSection.model_validate({"restart_after": 1e-6}), comm)
+    task, steps, run = make_task(folder / "broken", parent, steps=12), [], Monitor.run
+
+    def stopping(self, **step):
+        run(self, **step)
+        steps.append(step["display_step"])
+        if step["display_step"] == 7 and 1 in steps:
+            raise TaskError("killed")
+
+    monkeypatch.setattr(Monitor, "run", stopping)
+    with pytest.raises(TaskError, match="killed"):
+        keeping.train(task)
+    comm.Barrier()
+    if comm.rank == 0:
+        shutil.rmtree(task.directory / "data")
+    comm.Barrier()
+    steps.clear()
+    result = keeping.train(task)
+    assert result.begun_at == 7 and steps == [8, 9, 10, 11, 12]
+    assert len(set(comm.allgather(keeping.digest))) == 1
+    assert [row["step"] for row in result.curve] == [float(step) for step in range(13)]
+
+
 def test_an_error_reaches_every_rank(team, monkeypatch):
     comm, folder, trainer = team
     parent = trainer.import_parent(folder / "parent3").checkpoint
@@ -116,3 +145,21 @@ def test_an_error_reaches_every_rank(team, monkeypatch):
     with pytest.raises(InputError, match='no "c"'):
         DeepmdTrainer(wrong, trainer.section, comm).import_parent(folder / "wrong")
     assert trainer.train(make_task(folder / "after", parent)).checkpoint.is_file()
+
+
+def test_frozen_layers_and_replayed_branches_are_the_same_on_all_ranks(team):
+    comm, folder, trainer = team
+    frames = [labelled_atoms(record.frame, record.label) for record in make_records(6, 8)]
+    if comm.rank == 0:
+        write(folder / "a.xyz", frames, format="extxyz", parallel=False)
+    comm.Barrier()
+    train = {"replay": {"a": {"data": [folder / "a.xyz"]}}, "freeze": ["descriptor", "fitting_net.layers.0"]}
+    keeping = DeepmdTrainer(trainer.model, TrainSection.model_validate({**train, "best": False}), comm)
+    parent = keeping.import_parent(folder / "parent5").checkpoint
+    result = keeping.train(make_task(folder / "frozen", parent))
+    before, after = read(parent), read(result.checkpoint)
+    moved = {key for key in before if key != "_extra_state" and not (before[key] == after[key]).all()}
+    assert {key.split(".layers.")[1][0] for key in moved if ".layers." in key} == {"1", "2"}
+    assert not [key for key in moved if ".descriptor." in key]
+    one, two = (read_branches(path)["a"] for path in (parent, result.checkpoint))
+    assert not any((one[key] == two[key]).all() for key in one if ".filter_layers." in key)

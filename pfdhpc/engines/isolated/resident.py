@@ -4,18 +4,21 @@ import json
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, TaskError
+from ...errors import EngineLost, InputError, TaskError
 from .spawner import FAREWELL, Program, Spawner, clean_environment
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pfdhpc.engines.isolated.child import main; main()"
 """The child finds what its parent finds; its second argument, the log, is for those who look at a list of processes."""
 START_PATIENCE = 600.0
 """Seconds a child may need to load its programs, and to take a model."""
+PAUSES = (1.0, 10.0, 60.0)
+"""Seconds before each further attempt to start a child in the place of one that died: memory comes free again."""
 GRACE = 2.0
 """Seconds beyond a time-out before the kill: an engine that can stop by itself tells more, and lives on."""
 LONGEST = 1e6
@@ -44,16 +47,17 @@ class Resident:
         """Call a method that is called again, with the same arguments, in every child to come."""
         self._settings[method] = arguments
         if self._program is None:
-            self._start()
+            self._start_again()
         self._ask(method, arguments, START_PATIENCE)
 
     def call(self, method: str, *arguments: Any, timeout: float) -> Any:
         """Call a method of the engine. What the engine raises of TaskError and InputError is raised here.
 
-        Raises TaskError too when the child dies or does not answer in ``timeout`` seconds (and a little).
+        Raises TaskError too when the child dies or does not answer in ``timeout`` seconds (and a little), and
+        EngineLost when no other one can be started in its place.
         """
         if self._program is None:
-            self._start()
+            self._start_again()
             for name, given in self._settings.items():
                 self._ask(name, given, START_PATIENCE)
         return self._ask(method, arguments, timeout)
@@ -67,6 +71,18 @@ class Resident:
         except (TaskError, OSError) as error:
             raise InputError(f"{self._kind}.isolation: the engine's process does not start: {error}") from error
         self._scratch = facts["scratch"]
+
+    def _start_again(self) -> None:
+        """In the place of a child that died: what kept it from starting may pass."""
+        for pause in (0.0, *PAUSES):
+            time.sleep(pause)
+            try:
+                return self._start()
+            except InputError as error:
+                reason = str(error)
+                if self._program is not None:  # it lives, but has no engine
+                    self._bury(0.0)
+        raise EngineLost(f"its engine could not be started again, {1 + len(PAUSES)} times; {reason}")
 
     def _ask(self, method: str, arguments: tuple, timeout: float) -> Any:
         with self._mourning():

@@ -5,19 +5,21 @@ every child it needs later. No child outlives its rank: when the rank is gone th
 when the spawner is gone the kernel does. No shell is involved.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import Any
+
+from ...errors import EngineLost
+from .processes import descendants, die_with, kill
 
 LAUNCHERS = (
     "PMI", "HYD", "MPI_LOCAL", "OMPI_", "OPAL_", "PRTE", "PALS_",
@@ -32,15 +34,11 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """A launcher sends these to every process of a job; what they mean is for the coordinator to decide."""
 FAREWELL = 2.0
 """Seconds the children of a rank that is gone have to end by themselves."""
-PR_SET_PDEATHSIG = 1
-"""Of Linux' prctl: the signal a process gets when its parent dies."""
-
-_libc = ctypes.CDLL(None)
 
 
-def clean_environment() -> dict[str, str]:
+def clean_environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """This process' variables without the launcher's: with them an MPI program starts as a job of its own."""
-    return {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(LAUNCHERS)}
+    return {name: value for name, value in variables.items() if name in KEPT or not name.startswith(LAUNCHERS)}
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,32 @@ class Spawner:
         self._programs.pop(program.pid).line.close()
         return self._ask(("end", program.pid, patience))
 
+    def launch(
+        self, command: Sequence[str], environment: dict[str, str], directory: Path, stdin: Path | None, output: Path
+    ) -> int:
+        """Start a program without a line, in a folder; returns its process id, for :meth:`ended` and :meth:`stop`.
+
+        Standard input comes from a file (None: it is empty); standard output goes to ``output``, standard
+        error beside it, with the ending ``.err``. It begins with the signals INT, TERM and USR1 ignored, which
+        launchers change. Raises OSError when it cannot be started.
+        """
+        found = self._ask(("launch", tuple(command), environment, directory, stdin, output))
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def ended(self, pid: int) -> bool:
+        """Whether a launched program has ended; :meth:`stop` then tells its exit code."""
+        return self._ask(("ended", pid))
+
+    def stop(self, pid: int, patience: float) -> int:
+        """End a launched program and everything it started, also in other process groups.
+
+        One that still runs gets TERM, which launchers hand on to other nodes, and is killed after
+        ``patience`` seconds. Returns its exit code, or the negative number of the signal it died of.
+        """
+        return self._ask(("stop", pid, patience))
+
     def close(self) -> None:
         """End the spawner and, with it, every program it started."""
         for program in self._programs.values():
@@ -107,7 +131,7 @@ class Spawner:
                     send_handle(self._line, handle.fileno(), self.pid)
                 return self._line.recv()
         except (EOFError, ConnectionError):
-            raise RuntimeError(f"process {self.pid}, which starts others for this one, is gone") from None
+            raise EngineLost(f"process {self.pid}, which starts others for this one, is gone") from None
 
 
 def _serve(line: Connection) -> None:
@@ -131,11 +155,24 @@ def _answer_all(line: Connection) -> None:
     try:
         while True:
             kind, *given = line.recv()
-            line.send(_start(programs, line, *given) if kind == "start" else _end(programs, *given))
+            given = (line, *given) if kind == "start" else given
+            line.send(REQUESTS[kind](programs, *given))
     except (EOFError, ConnectionError):
-        deadline = time.monotonic() + FAREWELL
-        for pid in list(programs):
-            _end(programs, pid, deadline - time.monotonic())
+        return
+    finally:
+        _end_all(programs)
+
+
+def _end_all(programs: dict[int, subprocess.Popen]) -> None:
+    """End all programs and what they started, which is no longer theirs once they are gone."""
+    started: dict[int, str] = {}
+    deadline = time.monotonic() + FAREWELL
+    for pid in programs:
+        started |= descendants(pid)
+        os.killpg(pid, signal.SIGTERM)  # launchers tell other nodes
+    for pid in list(programs):
+        _end(programs, pid, deadline - time.monotonic())
+    kill(started)
 
 
 def _start(programs: dict, line: Connection, command: tuple, environment: dict, log: Path) -> int | OSError:
@@ -144,7 +181,7 @@ def _start(programs: dict, line: Connection, command: tuple, environment: dict, 
         with open(log, "ab") as output:
             program = subprocess.Popen(
                 command, stdin=handle, stdout=output, stderr=output, env=environment,
-                start_new_session=True, preexec_fn=lambda: _die_with(me),
+                start_new_session=True, preexec_fn=lambda: die_with(me),
             )  # fmt: skip
     except OSError as error:
         return error
@@ -154,20 +191,51 @@ def _start(programs: dict, line: Connection, command: tuple, environment: dict, 
     return program.pid
 
 
+def _launch(
+    programs: dict, command: tuple, environment: dict, directory: Path, stdin: Path | None, output: Path
+) -> int | OSError:
+    me = os.getpid()
+    try:
+        with (
+            open(stdin or os.devnull, "rb") as words,
+            open(output, "wb") as out,
+            open(output.with_suffix(".err"), "wb") as err,
+        ):
+            program = subprocess.Popen(
+                command, cwd=directory, stdin=words, stdout=out, stderr=err, env=environment,
+                start_new_session=True, preexec_fn=lambda: die_with(me),
+            )  # fmt: skip
+    except OSError as error:
+        return error
+    programs[program.pid] = program
+    return program.pid
+
+
+def _ended(_: dict, pid: int) -> bool:
+    # Dead but not collected, its number still stands for its group alone.
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _stop(programs: dict, pid: int, patience: float) -> int:
+    started = {}
+    if not _ended(programs, pid):
+        started = descendants(pid)  # launchers put some into groups of their own
+        os.killpg(pid, signal.SIGTERM)
+    code = _end(programs, pid, patience)
+    kill(started)
+    return code
+
+
 def _end(programs: dict, pid: int, patience: float) -> int:
     program, deadline = programs.pop(pid), time.monotonic() + patience
-    # Dead but not collected, its number still stands for its group alone.
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < deadline:
+    while not _ended(programs, pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(pid, signal.SIGKILL)
     return program.wait()
 
 
-def _die_with(parent: int) -> None:
-    """Between fork and exec: be killed when the spawner dies, also if it just did."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+REQUESTS = {"start": _start, "end": _end, "launch": _launch, "ended": _ended, "stop": _stop}
+"""What a spawner does, by the first word of a request."""
 
 
 def _close_all_but(kept: int) -> None:

@@ -14,14 +14,14 @@ from typing import Any
 
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from ...config.label import LabelSection
+from ...config.label import LabelSection, merged
 from ...data import Frame, Label
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
 from ..calculators import load_calculator
 from .checks import check_unmoved
-from .level import level_hash, merged
+from .level import level_hash
 from .preflight import check_labeler
 from .timelimit import time_limit
 

@@ -6,30 +6,34 @@ from typing import Any
 import numpy as np
 
 from ...config.label import LabelSection
-from ...data import Frame, Label
+from ...data import Frame, Label, Record
 from ...errors import LabelError, TaskError
 from ..base import Labeler
+from .ending import STOPS
 
 
 def label_with_ladder(labeler: Labeler, frame: Frame, section: LabelSection, comm: Any) -> tuple[Label, int]:
-    """Label a frame, with the options as given, then with each entry of ``section.retries`` in turn.
+    """Label a frame, with each of ``section.attempts`` in turn: the options as given, then those of each retry.
 
     All ranks of the team ``comm`` (None: one rank) call it and take the same decisions.
-    Returns the label and the number of attempts. Raises LabelError with the reason of every attempt.
+    Returns the label and the number of attempts. Raises LabelError with the reason of every attempt; the last one
+    is that in which the program was stopped from outside, as all of the job may be about to be.
     """
-    reasons = []
-    for attempt, changes in enumerate([{}, *section.retries], 1):
-        label, reason = None, ""
+    reasons, killed = [], None
+    for attempt, changes in enumerate(section.attempts, 1):
+        label, reason, killed = None, "", None
         try:
             label = labeler.label(frame, changes, section.timeout)
             check_label(frame, label, section)
         except TaskError as error:
-            reason = str(error)
+            reason, killed = str(error), getattr(error, "killed", None)
         reason = first_reason(reason, comm)
         if not reason:
             return label, attempt
         reasons.append(f"attempt {attempt}: {reason}" if section.retries else reason)
-    raise LabelError("; ".join(reasons))
+        if killed in STOPS:
+            break
+    raise LabelError("; ".join(reasons), killed)
 
 
 def label_all(
@@ -44,7 +48,7 @@ def label_all(
     if batched and len(frames) > 1:
         reason = ""
         try:
-            labels = labeler.label_batch(frames, {}, section.timeout * len(frames))
+            labels = labeler.label_batch(frames, section.attempts[0], section.timeout * len(frames))
         except TaskError as error:
             reason = str(error)
         if first_reason(reason, comm):
@@ -74,6 +78,30 @@ def check_label(frame: Frame, label: Label, section: LabelSection) -> None:
     largest = float(np.linalg.norm(label.forces, axis=1).max(initial=0.0))
     if largest > section.max_force:
         raise LabelError(f"largest force {largest:.1f} eV/Å exceeds label.max_force = {section.max_force:g}")
+
+
+def check_given(record: Record, section: LabelSection) -> tuple[Label, int] | LabelError:
+    """The label a record brings along, with or without a virial, or what is wrong with it."""
+    try:
+        check_label(record.frame, record.label, section.model_copy(update={"virial": False}))
+    except LabelError as error:
+        return error
+    return record.label, 1
+
+
+def check_energy(
+    record: Record, answer: tuple[Label, int] | LabelError, section: LabelSection
+) -> tuple[Label, int] | LabelError:
+    """The answer, or a LabelError in its place if it is further than ``section.energy_outlier`` from the prediction."""
+    if section.energy_outlier is None or record.prediction is None or isinstance(answer, LabelError):
+        return answer
+    apart = abs(answer[0].energy - record.prediction.energy) / len(record.frame)
+    if apart <= section.energy_outlier:
+        return answer
+    return LabelError(
+        f"{apart:.3g} eV/atom from the energy of the model that explored it, more than label.energy_outlier ="
+        f" {section.energy_outlier:g}"
+    )
 
 
 def check_unmoved(frame: Frame, atoms: Any) -> None:

@@ -17,13 +17,13 @@ import io
 import time
 from typing import Any
 
-from ...config.label import LabelSection
+from ...config.label import LabelSection, merged
 from ...data import Frame, Label
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
 from .checks import check_unmoved, first_reason
-from .level import level_hash, merged
+from .level import level_hash
 from .preflight import check_labeler
 
 

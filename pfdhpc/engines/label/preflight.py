@@ -2,13 +2,18 @@
 
 import difflib
 import importlib.util
+import os
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
-from ...config.label import LabelSection
+from ...config.label import EXTERNAL, LabelSection, merged
+from ...errors import InputError
 from ..calculators import check_calculator
+from .programs import program_class
 
-_OPTIONS = {"ase": ("calculator", "arguments", "path"), "deepmd": ("model", "branch")}
+_OPTIONS = {"ase": ("calculator", "arguments", "path"), "deepmd": ("model", "branch"), "offline": ("level", "wait")}
 # The keywords of gpaw.dft.GPAW in GPAW 26.7, without those the labeler sets itself (txt, communicator).
 _OPTIONS["gpaw"] = (
     "basis", "charge", "convergence", "eigensolver", "experimental", "extensions", "gpts", "h", "hund",
@@ -22,11 +27,15 @@ def check_labeler(section: LabelSection, ranks_per_team: int) -> list[str]:
 
     Only the packages above a calculator's module are imported, the module itself is read.
     """
-    if section.type == "teacher":  # a published model: any team can use it, rank by rank
+    if section.type in ("teacher", "pool"):  # any team can use a published model, and labels that are there
         return []
     problems = _unknown(section.options, section.type, "label.options")
     for index, changes in enumerate(section.retries):
         problems += _unknown(changes, section.type, f"label.retries[{index}]")
+    for system, changes in section.systems.items():
+        problems += _unknown(changes, section.type, f"label.systems.{system}")
+    if section.type in EXTERNAL:
+        return problems or _check_external(section, ranks_per_team)
     if section.type != "gpaw" and ranks_per_team > 1:
         problems.append(
             f"ranks.labeler.ranks: {ranks_per_team} ranks a team, but the {section.type} labeler runs on one "
@@ -41,11 +50,11 @@ def check_labeler(section: LabelSection, ranks_per_team: int) -> list[str]:
 
 
 def _unknown(options: dict[str, Any], kind: str, where: str) -> list[str]:
-    problems = []
+    problems, known = [], program_class(kind).keys if kind in EXTERNAL else _OPTIONS[kind]
     for key in options:
-        if key not in _OPTIONS[kind]:
-            near = difflib.get_close_matches(key, _OPTIONS[kind], 1)
-            meant = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(_OPTIONS[kind])}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            meant = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known)}"
             problems.append(f"{where}.{key}: not an option of the {kind} labeler; {meant}")
     return problems
 
@@ -67,6 +76,8 @@ def _check_deepmd(section: LabelSection) -> list[str]:
     problems = [] if model.is_file() else [f"label.options.model: no such file: {model}"]
     if model.suffix not in (".pt", ".pth"):
         problems.append(f"label.options.model: {model.name} is neither .pth nor .pt of deepmd's PyTorch backend")
+    if section.systems:
+        problems.append("label.systems: a model has no options to change; remove them")
     if section.retries:
         problems.append("label.retries: a model gives the same answer again; remove them")
     return problems
@@ -80,4 +91,57 @@ def _check_ase(section: LabelSection) -> list[str]:
     return check_calculator("label.options.calculator", section.options["calculator"], folder, remedy)
 
 
-_CHECKS = {"gpaw": _check_gpaw, "deepmd": _check_deepmd, "ase": _check_ase}
+def _check_offline(section: LabelSection) -> list[str]:
+    level = section.options["level"]
+    if level.startswith("EDIT-ME"):  # as `pfdhpc init` and `convert` write it
+        return [f'label.options.level: still "{level}"; name the level of theory, e.g. "VASP PBE 520 eV"']
+    return []
+
+
+def _check_external(section: LabelSection, ranks_per_team: int) -> list[str]:
+    program, launch = program_class(section.type), section.launch
+    problems = _refused(section)
+    try:
+        words = shlex.split(launch.command)
+    except ValueError as error:
+        return [*problems, f"label.launch.command: {launch.command!r}: {error}"]
+    if not words:
+        return [*problems, f'label.launch.command: empty; e.g. "mpiexec -n {{ranks}} {program.name}"']
+    path = launch.env.get("PATH", os.environ.get("PATH"))
+    if "/" in words[0] and not Path(words[0]).is_absolute():
+        problems.append(
+            f"label.launch.command: {words[0]} would be looked for in the folder of each label; give its full path,"
+            f" e.g. {Path(words[0]).resolve()}"
+        )
+    elif launch.env_script is None and shutil.which(words[0], path=path) is None:
+        problems.append(
+            f"label.launch.command: there is no program {words[0]} here; give its full path, or the modules it needs as"
+            " label.launch.env_script"
+        )
+    processes = launch.processes or ranks_per_team
+    if processes > 1 and launch.processes is None and "{ranks}" not in launch.command:
+        problems.append(
+            f"label.launch.command: {ranks_per_team} ranks a team (ranks.labeler.ranks), but no {{ranks}} in it; write"
+            f' e.g. "mpiexec -n {{ranks}} {words[0]}", or say how many it starts as label.launch.processes'
+        )
+    if launch.resident and not program.residents:
+        problems.append(f"label.launch.resident: {program.name} is started for every label; remove it")
+    return problems
+
+
+def _refused(section: LabelSection) -> list[str]:
+    """What the program says of its options, and of those of each system and each retry."""
+    attempts = {"options": {}, **{f"systems.{name}": changes for name, changes in section.systems.items()}}
+    attempts |= {f"retries[{index}]": changes for index, changes in enumerate(section.retries)}
+    problems: dict[str, None] = {}  # said once, in order
+    for where, changes in attempts.items():
+        try:
+            program_class(section.type)(merged(section.options, changes), section.virial)
+        except InputError as error:
+            said = [line.replace("label.options", f"label.{where}", 1) for line in error.problems]
+            same = {line for line in error.problems if line in problems}
+            problems |= dict.fromkeys(new for new, line in zip(said, error.problems, strict=True) if line not in same)
+    return list(problems)
+
+
+_CHECKS = {"gpaw": _check_gpaw, "deepmd": _check_deepmd, "ase": _check_ase, "offline": _check_offline}

@@ -9,6 +9,9 @@ from ...errors import InputError
 State = dict[str, Any]
 """A model's state: tensors by name, and ``_extra_state`` with its parameters."""
 
+BRANCHES = "pfdhpc_branches"
+"""Where a checkpoint keeps its replayed branches."""
+
 COMPILED = {"dpa4", "sezm"}
 """Names of the one kind of model that deepmd 3.2 freezes to .pt2 (deepmd/pt/entrypoints/freeze_pt2.py)."""
 
@@ -59,17 +62,36 @@ def single_task(state: State, branch: str | None) -> State:
     return {**cut, "_extra_state": extra}
 
 
-def save(state: State, path: Path) -> Path:
-    """Write a checkpoint without optimizer moments; the empty entry is what ``init_model`` asks for."""
+def save(state: State, path: Path, branches: dict[str, State] | None = None) -> Path:
+    """Write a checkpoint without optimizer moments; the empty entry is what ``init_model`` asks for.
+
+    ``branches``: what deepmd does not look at, the replayed branches (:mod:`.replay`).
+    """
     import torch
 
-    tensors = {k: v.detach().cpu().clone() if torch.is_tensor(v) else deepcopy(v) for k, v in state.items()}
+    content = {"model": _copied(state), "optimizer": {}}
+    if branches:
+        content[BRANCHES] = {name: _copied(branch) for name, branch in branches.items()}
     partial = path.with_name(path.name + ".part")
     # torch names the archive inside after the file: a fixed stream name keeps equal states equal files
     with open(partial, "wb") as stream:
-        torch.save({"model": tensors, "optimizer": {}}, stream)
+        torch.save(content, stream)
     partial.replace(path)
     return path
+
+
+def read_branches(checkpoint: Path) -> dict[str, State]:
+    """What :func:`save` was given beside the state of a checkpoint of ours."""
+    import torch
+
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return content.get(BRANCHES, {})
+
+
+def _copied(state: State) -> State:
+    import torch
+
+    return {k: v.detach().cpu().clone() if torch.is_tensor(v) else deepcopy(v) for k, v in state.items()}
 
 
 def _branches(params: dict[str, Any]) -> tuple[str, ...]:

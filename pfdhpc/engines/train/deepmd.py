@@ -1,24 +1,32 @@
 """Training with deepmd-kit's PyTorch trainer in process, data parallel: fine-tuning, or a student from scratch."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...config.train import ModelSection, TrainSection
+from ...config.train import RANDOM, ModelSection, TrainSection
 from ...data import Frame, Label, Record
 from ...errors import InputError, TaskError
 from ..base import Product, Trainer, TrainResult, TrainTask
-from .checkpoint import State, read, save
+from .checkpoint import State, read, read_branches, save
 from .ddp_shim import fit_for_mpi, process_group
-from .evaluate import aligned_bias, evaluate, initial_bias
+from .evaluate import aligned_bias, errors, evaluate, initial_bias
+from .formats import read_model
 from .monitor import DIVERGED, Monitor, diverged
-from .prepare import Plan, build, prepare, read_curve
+from .parent import open_parent
+from .prepare import LATER, Plan, build, prepare, read_curve
 from .production import produce
-from .runtime import freeze, load_model, logging_to, open_parent, seed_everything, weights_of
+from .replay import Branches, Replayed, read_replay, retyped_all, taken_along, taken_apart, whole
+from .restart import Keeper, Kept, identity, take_up
+from .runtime import build_model, freeze, logging_to, seed_everything, weights_of
 from .settings import check_deepmd_input
 from .team import by_leader, leads, together
+from .typemap import new_elements, retyped
+
+BIAS = "model.Default.atomic_model.out_bias"
 
 
 class DeepmdTrainer(Trainer):
@@ -29,23 +37,28 @@ class DeepmdTrainer(Trainer):
     """
 
     def __init__(self, model: ModelSection, train: TrainSection, comm: Any = None):
-        problems = check_deepmd_input(train)
+        problems = check_deepmd_input(train, model)
         if problems:
             raise InputError(problems)
         self.model = model
         self.section = train
         self.comm = comm
         self._loaded: tuple[Any, Any] = (None, None)
+        self._replay: dict[str, Replayed] | None = None
 
     def import_parent(self, directory: Path) -> TrainResult:
         """The pre-trained model as single-task files in ``directory``: parent.pt and parent.pth.
 
-        Raises InputError when the checkpoint cannot be used or ``model.branch`` does not fit it.
+        parent.pt has the elements of the given file, from which the first round takes up those of
+        ``model.type_map``; parent.pth, and all that is predicted, has the latter.
+        Raises InputError when the checkpoint cannot be used or ``[model]`` and ``train.replay`` do not fit it.
         """
 
         def work(start: float) -> TrainResult:
-            state = open_parent(self.model.checkpoint, self.model.branch)
-            return _publish(state, directory / "parent.pt", start)
+            state, branches = open_parent(self.model), {}
+            if self.section.replay:
+                branches = taken_along(read_model(self.model.checkpoint), state, tuple(self.section.replay))
+            return self._publish(state, directory / "parent.pt", start, branches)
 
         return self._alone(work, directory)
 
@@ -53,9 +66,9 @@ class DeepmdTrainer(Trainer):
         """``checkpoint`` with its bias fitted to ``records`` (:func:`aligned_bias`): aligned.pt and .pth."""
 
         def work(start: float) -> TrainResult:
-            bias = aligned_bias(self._load(checkpoint), records).cpu()
-            state = {**read(checkpoint), "model.Default.atomic_model.out_bias": bias}
-            return _publish(state, directory / "aligned.pt", start)
+            state, branches = self._with_branches(checkpoint)
+            state = {**state, BIAS: aligned_bias(self._load(checkpoint), records).cpu()}
+            return self._publish(state, directory / "aligned.pt", start, branches)
 
         return self._alone(work, directory)
 
@@ -70,52 +83,74 @@ class DeepmdTrainer(Trainer):
     def train(self, task: TrainTask) -> TrainResult:
         """One round, in an empty directory: last.pt, or best.pt where ``train.best`` and :class:`Monitor` agree.
 
+        With ``train.restart_after`` it may hold what :mod:`.restart` left of the same round.
         Raises TaskError when the training diverges or a frame has an element the model does not know.
         """
         if task.steps == 0:
             return self._no_steps(task)
         start = time.perf_counter()
         with logging_to(self._log(task.directory)):
-            plan = by_leader(self.comm, lambda: prepare(self.section, task, self._bias(task)))
-            trainer, monitor, step_seconds = together(self.comm, lambda: self._run(task, plan))
+            plan, kept = by_leader(self.comm, lambda: self._plan(task))
+            trainer, monitor, step_seconds = together(self.comm, lambda: self._run(task, plan, kept))
             result = by_leader(self.comm, lambda: self._finish(task, trainer, monitor, start))
-        return replace(result, step_seconds=step_seconds, seconds=time.perf_counter() - start)
+        begun_at = 0 if kept is None else kept.step
+        return replace(result, step_seconds=step_seconds, seconds=time.perf_counter() - start, begun_at=begun_at)
 
-    def _run(self, task: TrainTask, plan: Plan) -> tuple[Any, Monitor, float]:
+    def _plan(self, task: TrainTask) -> tuple[Plan, Kept | None]:
+        """Of the round, or of what is left of one that was killed."""
+        kept = None if self.section.restart_after is None else take_up(task, identity(self.section, task))
+        if kept is None:
+            return prepare(self.section, task, self._bias(task), self.model, self._replayed(task)), None
+        plan = prepare(self.section, task, None, self.model, self._replayed(task))  # its bias is in the weights
+        return replace(plan, start={"restart_model": str(kept.path)}, finetune_links=None), kept
+
+    def _run(self, task: TrainTask, plan: Plan, kept: Kept | None) -> tuple[Any, Monitor, float]:
         """The steps of a round, on all ranks; no MPI call but those that open the process group."""
-        seed_everything(task.seed)
+        if kept is not None:  # other draws than those of its beginning
+            plan.config["training"]["seed"] = (task.seed + kept.step) % 2**32
+        seed_everything(task.seed if kept is None else task.seed + kept.step)
         with fit_for_mpi(), process_group(self.comm):
             trainer = build(plan, task)
-            trainer.full_validator = monitor = Monitor(trainer, task.validation, task.steps)
-            monitor.begin()
+            trainer.full_validator = monitor = self._monitor(trainer, task)
+            monitor.begin() if kept is None else monitor.remember(kept.memory())
             start = time.perf_counter() - monitor.seconds
             try:
                 trainer.run()
             except RuntimeError as error:  # deepmd's own checks for NaN, on the first rank alone
-                if diverged(trainer.model):
+                if diverged(trainer.wrapper):
                     raise TaskError(DIVERGED) from error
                 raise
             return trainer, monitor, time.perf_counter() - start - monitor.seconds
+
+    def _monitor(self, trainer: Any, task: TrainTask) -> Monitor:
+        interval, keeper = self.section.restart_after, None
+        if interval is not None and trainer.rank == 0:
+            keeper = Keeper(trainer, task, identity(self.section, task), interval)
+        return Monitor(trainer, task.validation, task.steps, keeper)
 
     def _finish(self, task: TrainTask, trainer: Any, monitor: Monitor, start: float) -> TrainResult:
         """Write the models of a training that has run its steps."""
         for written in (*task.directory.glob("model.ckpt*"), task.directory / "checkpoint"):
             written.unlink()  # deepmd's own, with optimizer moments that no round continues from
         found = monitor.better_than_last() if self.section.best else None
-        if found is None:
-            result, step = _publish(weights_of(trainer), task.directory / "last.pt", start), task.steps
-        else:
-            result, step = _publish(found.weights, task.directory / "best.pt", start), found.step
-        return replace(result, best_step=step, curve=_curve(task.directory, monitor))
+        name, step = ("last.pt", task.steps) if found is None else ("best.pt", found.step)
+        state, branches = taken_apart(weights_of(trainer) if found is None else found.weights)
+        result = self._publish(state, task.directory / name, start, branches)
+        kept = self._forgetting(task, {0: task.parent, step: result.checkpoint})
+        return replace(result, best_step=step, curve=_curve(task.directory, monitor, kept))
 
     def _no_steps(self, task: TrainTask) -> TrainResult:
         """A round of no steps: only the bias moves, and only in the first."""
         if task.parent is None:
             raise TaskError("a model from scratch needs training steps; set train.first_steps to 1 or more")
-        if task.first:
-            return self.align(task.parent, task.old + task.new, task.directory)
-        folder = task.directory
-        return self._alone(lambda start: _publish(read(task.parent), folder / "last.pt", start), folder)
+
+        def work(start: float) -> TrainResult:
+            state, branches = self._with_branches(task.parent)
+            if task.first:
+                state = {**state, BIAS: self._bias(task)}
+            return self._publish(state, task.directory / "last.pt", start, branches)
+
+        return self._alone(work, task.directory)
 
     def _alone(self, work: Any, directory: Path) -> TrainResult:
         """``work(start time)`` by the leader, its log in ``directory``."""
@@ -130,27 +165,67 @@ class DeepmdTrainer(Trainer):
             return initial_bias(task.model, task.old + task.new)
         if not task.first:
             return None
-        return aligned_bias(self._load(task.parent), task.old + task.new).cpu()
+        return self._first_bias(task, read(task.parent))
+
+    def _first_bias(self, task: TrainTask, state: State) -> Any:
+        """By ``train.bias``, of the model's elements; a random fitting net knows nothing that could be shifted."""
+        records, there = task.old + task.new, retyped(state, self.model.type_map)
+        if self.section.bias == "set" or self.model.branch == RANDOM:
+            return initial_bias({"type_map": there["_extra_state"]["model_params"]["type_map"]}, records)
+        if self.section.bias == "none":
+            return there[BIAS]
+        unlike = new_elements(state, self.model.type_map) or not self.section.use_pretrain_script
+        if unlike and task.steps:
+            return LATER
+        return aligned_bias(self._load(task.parent), records).cpu()
+
+    def _replayed(self, task: TrainTask) -> dict[str, Replayed]:
+        """The data of ``train.replay``, read once a job; a student replays nothing."""
+        if task.model is not None or not self.section.replay:
+            return {}
+        if self._replay is None:
+            self._replay = read_replay(self.section.replay)
+        return self._replay
+
+    def _forgetting(self, task: TrainTask, checkpoints: dict[int, Path]) -> dict[int, dict[str, float]]:
+        """Errors of the replayed branches on their held-out frames, by step: ``{0: {"rmse_f_a": ...}, ...}``."""
+        rows: dict[int, dict[str, float]] = {}
+        for name, data in self._replayed(task).items():
+            frames = [record.frame for record in data.held_out]
+            for step, checkpoint in checkpoints.items():
+                branch = retyped(whole(name, read(checkpoint), read_branches(checkpoint)), self.model.type_map)
+                found = errors(data.held_out, evaluate(build_model(branch), frames))
+                row = {f"{key}_{name}": value for key, value in found.items() if math.isfinite(value)}
+                rows.setdefault(step, {}).update(row)
+        return rows
+
+    def _with_branches(self, checkpoint: Path) -> tuple[State, Branches]:
+        """The state in a checkpoint and its replayed branches, with the elements the input asks for."""
+        state, types = read(checkpoint), self.model.type_map
+        return retyped(state, types), retyped_all(state, read_branches(checkpoint), types)
 
     def _load(self, checkpoint: Path) -> Any:
         """The model of a checkpoint in memory; the last one asked for is kept."""
         facts = checkpoint.stat()
         key = (checkpoint, facts.st_mtime_ns, facts.st_size)
         if self._loaded[0] != key:
-            self._loaded = (key, load_model(checkpoint))
+            self._loaded = (key, build_model(retyped(read(checkpoint), self.model.type_map)))
         return self._loaded[1]
 
+    def _publish(self, state: State, path: Path, start: float, branches: dict[str, State] | None = None) -> TrainResult:
+        """Save a state as a checkpoint, and freeze it beside with the elements the input asks for."""
+        checkpoint, there = save(state, path, branches), retyped(state, self.model.type_map)
+        source = checkpoint if there is state else save(there, path.with_name("retyped.pt"))
+        frozen = freeze(source, path.with_suffix(".pth"))
+        if source != checkpoint:
+            source.unlink()
+        return TrainResult(checkpoint, frozen, 0, (), time.perf_counter() - start, 0.0)
 
-def _publish(state: State, path: Path, start: float) -> TrainResult:
-    """Save a state as a checkpoint and freeze it beside."""
-    checkpoint = save(state, path)
-    frozen = freeze(checkpoint)
-    return TrainResult(checkpoint, frozen, 0, (), time.perf_counter() - start, 0.0)
 
-
-def _curve(directory: Path, monitor: Monitor) -> tuple[dict[str, float], ...]:
-    """Errors on single training batches (deepmd's lcurve.out) and on all validation frames, by step."""
+def _curve(directory: Path, monitor: Monitor, kept: dict[int, dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """Errors on single training batches (deepmd's lcurve.out), on all validation frames, and on what is ``kept``
+    of replayed branches, by step."""
     curve = read_curve(directory / "lcurve.out")
-    for step, found in monitor.curve.items():
+    for step, found in (*monitor.curve.items(), *kept.items()):
         curve.setdefault(step, {}).update(found)
     return tuple({"step": float(step), **curve[step]} for step in sorted(curve))

@@ -12,6 +12,8 @@ from ...data import Record
 from ...errors import TaskError
 from .checkpoint import State
 from .evaluate import errors, evaluate
+from .prepare import material
+from .restart import Keeper
 from .runtime import weights_of
 
 WEIGHTS = {"rmse_f": 1.0, "rmse_e": 10.0, "rmse_v": 1.0}
@@ -46,11 +48,11 @@ class Monitor:
     """Takes the place of deepmd's ``full_validator``, which the trainer calls after every step on every rank.
 
     deepmd's own knows one metric at a time and never looks for NaN. Validation uses all validation frames,
-    on the first rank alone, outside any collective.
+    on the first rank alone, outside any collective. There too a ``keeper`` writes what a killed round goes on from.
     """
 
-    def __init__(self, trainer: Any, validation: Sequence[Record], steps: int):
-        self.trainer = trainer
+    def __init__(self, trainer: Any, validation: Sequence[Record], steps: int, keeper: Keeper | None = None):
+        self.trainer, self.keeper = trainer, keeper
         self.validation = validation if trainer.rank == 0 else ()
         self.steps = steps
         self.curve: dict[int, dict[str, float]] = {}
@@ -64,17 +66,33 @@ class Monitor:
         self._validate(0)
         self.seconds += time.perf_counter() - start
 
+    def memory(self) -> State:
+        """What is known so far, of kinds that torch loads without running code."""
+        import torch
+
+        curve = {step: {key: float(value) for key, value in found.items()} for step, found in self.curve.items()}
+        best = self.best and {**vars(self.best), "scores": torch.from_numpy(self.best.scores)}
+        return {"curve": curve, "best": best}
+
+    def remember(self, memory: State) -> None:
+        """Go on with what the monitor of a killed round knew."""
+        best = memory["best"]
+        self.curve = memory["curve"]
+        self.best = best and Checkpoint(best["step"], best["weights"], best["scores"].numpy())
+
     def run(self, *, step_id: int, display_step: int, lr: float, save_checkpoint: Any) -> None:
         """deepmd's hook. Raises TaskError when a weight is not finite.
 
         The ranks' weights are equal after every step, so they agree on that without asking each other.
         """
-        if display_step != self.steps and display_step % self.trainer.disp_freq:
-            return
         start = time.perf_counter()
-        if diverged(self.trainer.model):
-            raise TaskError(f"{DIVERGED}, at step {display_step}")
-        self._validate(display_step)
+        if display_step == self.steps or display_step % self.trainer.disp_freq == 0:
+            if diverged(self.trainer.wrapper):
+                raise TaskError(f"{DIVERGED}, at step {display_step}")
+            self._validate(display_step)
+        if display_step != self.steps and self.keeper is not None and self.keeper.due():
+            if not diverged(self.trainer.wrapper):  # which all ranks will find together, at the next validation
+                self.keeper.keep(display_step, lr, self.memory)
         self.seconds += time.perf_counter() - start
 
     def better_than_last(self) -> Checkpoint | None:
@@ -93,7 +111,7 @@ class Monitor:
     def _validate(self, step: int) -> None:
         if not self.validation:
             return
-        predictions = evaluate(self.trainer.model, [record.frame for record in self.validation])
+        predictions = evaluate(material(self.trainer), [record.frame for record in self.validation])
         found = errors(self.validation, predictions)
         self.curve[step] = {f"{key}_val": value for key, value in found.items() if math.isfinite(value)}
         pairs = zip(self.validation, predictions, strict=True)

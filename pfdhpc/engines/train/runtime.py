@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from .checkpoint import State, read, single_task
+from .checkpoint import State
 
 
 def seed_everything(seed: int) -> None:
@@ -46,30 +45,6 @@ def logging_to(path: Path) -> Iterator[None]:
         logger.propagate, logger.level = before
         logger.removeHandler(handler)
         handler.close()
-
-
-def load_model(checkpoint: Path) -> Any:
-    """The model of a single-task checkpoint as a torch module on deepmd's device."""
-    return build_model(read(checkpoint))
-
-
-def open_parent(checkpoint: Path, branch: str | None) -> State:
-    """The pre-trained model, or its branch, as a single-task state that was seen to build here.
-
-    Raises InputError, one line, for whatever keeps this deepmd from reading, building or freezing it.
-    """
-    import deepmd
-
-    state = single_task(read(checkpoint), branch)
-    try:
-        build_model(state)
-    except Exception as error:  # deepmd and torch raise many kinds for parameters and weights they do not know
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(
-            f"model.checkpoint: {checkpoint} cannot be built by deepmd-kit {deepmd.__version__} ({reason});"
-            " give a checkpoint made by this version, or one it converts"
-        ) from None
-    return state
 
 
 def build_model(state: State) -> Any:

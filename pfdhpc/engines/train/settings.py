@@ -4,8 +4,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from ...config.train import TrainSection
+from ...config.train import RANDOM, ModelSection, TrainSection
 from ...errors import InputError
+from .freezing import WHOLE, check_freeze
 
 LOSS = {
     "type": "ener",
@@ -42,18 +43,22 @@ OWNED = {key: remedy for keys, remedy in _REMEDIES.items() for key in keys.split
 """Keys of the ``training`` section that the run sets itself, and what to do instead."""
 
 
-def check_deepmd_input(section: TrainSection) -> list[str]:
-    """Everything wrong with ``train.deepmd``, one line each; judged by deepmd's own argument check."""
+def check_deepmd_input(section: TrainSection, model: ModelSection | None = None) -> list[str]:
+    """Everything wrong with ``train.deepmd`` and ``train.freeze``, one line each, but for what depends on the
+    pre-trained model; deepmd's own argument check has the last word. ``model`` says whether a fitting net may be given.
+    """
     try:
         user = read_input(section)
     except InputError as error:
         return error.problems
-    problems = _conflicts(section, user)
+    branch = None if model is None else model.branch
+    problems = _conflicts(section, user, branch) or check_freeze(section.freeze, user.get("model", {}))
     if problems:
         return problems
-    model = {"type_map": ["H"], "descriptor": {"type": "se_e2_a", "sel": [1]}, "fitting_net": {}}
+    params = {"type_map": ["H"], "descriptor": {"type": "se_e2_a", "sel": [1]}, "fitting_net": {}}
+    toy = asked_model(section, params) if branch != RANDOM else with_new_head(section, params, 1)
     try:
-        normalised(round_input(section, model, 1000, 1, Path("round"), {"systems": ["none"]}))
+        normalised(round_input(section, toy, 1000, 1, Path("round"), {"systems": ["none"]}))
     except Exception as error:  # dargs raises many kinds
         return [f"train.deepmd: {' '.join(str(error).split())}"]
     return []
@@ -86,8 +91,9 @@ def round_input(
     """The deepmd input of one round, not yet normalised; ``data``: its section ``training_data``."""
     user = read_input(section)
     model = deepcopy(model)
-    for net, flags in user.get("model", {}).items():
-        model[net].update(flags)
+    for net, given in user.get("model", {}).items():
+        if net in WHOLE and "trainable" in given:
+            model[net]["trainable"] = given["trainable"]
     interval = max(1, steps // 20)
     own = {
         "training_data": data,
@@ -108,12 +114,32 @@ def round_input(
     }
 
 
-def normalised(config: dict[str, Any]) -> dict[str, Any]:
+def asked_model(section: TrainSection, params: dict[str, Any]) -> dict[str, Any]:
+    """The model section of a first round: ``params``, the checkpoint's, or the user's where those count.
+
+    What an earlier training froze is trained, unless ``train.freeze`` names it, as with ``--use-pretrain-script``.
+    """
+    if not section.use_pretrain_script:
+        return {**read_input(section).get("model", {}), "type_map": params["type_map"]}
+    return {**params, **{net: _flagged(section, net, params[net]) for net in WHOLE if net in params}}
+
+
+def _flagged(section: TrainSection, net: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, "trainable": net not in section.freeze} if "trainable" in given else given
+
+
+def with_new_head(section: TrainSection, params: dict[str, Any], seed: int) -> dict[str, Any]:
+    """``params`` with the fitting net the user gives, or one as it was, to begin with random weights."""
+    given = read_input(section).get("model", {}).get("fitting_net") or params["fitting_net"]
+    return {**asked_model(section, params), "fitting_net": {**given, "seed": seed % 2**32}}
+
+
+def normalised(config: dict[str, Any], multi_task: bool = False) -> dict[str, Any]:
     """``config`` as ``dp train`` normalises it: every default filled in, unknown keys refused."""
     from deepmd.utils.argcheck import normalize
     from deepmd.utils.compat import update_deepmd_input
 
-    return normalize(update_deepmd_input(config, warning=False))
+    return normalize(update_deepmd_input(config, warning=False), multi_task=multi_task)
 
 
 def _learning_rate(section: TrainSection, user: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +152,7 @@ def _learning_rate(section: TrainSection, user: dict[str, Any]) -> dict[str, Any
     return rates
 
 
-def _conflicts(section: TrainSection, user: dict[str, Any]) -> list[str]:
+def _conflicts(section: TrainSection, user: dict[str, Any], branch: str | None) -> list[str]:
     user = {key: value for key, value in user.items() if not key.startswith("_")}
     problems = []
     for key, value in user.items():
@@ -142,13 +168,43 @@ def _conflicts(section: TrainSection, user: dict[str, Any]) -> list[str]:
     for key in ("start_lr", "stop_lr"):
         if key in user.get("learning_rate", {}) and key in section.model_fields_set:
             problems.append(f"train.deepmd.learning_rate.{key}: train.{key} is given too; remove one of them")
-    for net, flags in user.get("model", {}).items():
-        known = net in ("descriptor", "fitting_net")
-        if not (known and isinstance(flags, dict) and set(flags) <= {"trainable"}):
-            problems.append(
-                f"train.deepmd.model.{net}: the model comes from the checkpoint, remove it;"
-                " only descriptor.trainable and fitting_net.trainable may be given"
-            )
+    problems += _model_conflicts(section, user.get("model", {}), branch)
     if user.get("loss", {}).get("type", "ener") != "ener":
         problems.append('train.deepmd.loss.type: only "ener" (energy, forces, virial) can be trained here')
     return problems
+
+
+def _model_conflicts(section: TrainSection, user: dict[str, Any], branch: str | None) -> list[str]:
+    """What of ``train.deepmd.model`` nothing would read."""
+    problems = [f"train.deepmd.model.{key}: {remedy}" for key, remedy in _NOT_IN_MODEL.items() if key in user]
+    if problems:
+        return problems
+    for net, given in user.items():
+        if net in WHOLE and not isinstance(given, dict):
+            problems.append(f"train.deepmd.model.{net}: must be a table")
+        elif net in WHOLE and isinstance(given.get("trainable"), list):
+            problems.append(
+                f"train.deepmd.model.{net}.trainable: a list freezes the whole net in PyTorch as soon as one is false;"
+                ' name the layers in train.freeze, as in "fitting_net.layers.0-1"'
+            )
+        elif section.use_pretrain_script and not (net == "fitting_net" and branch == RANDOM):
+            if net not in WHOLE or not set(given) <= {"trainable"}:
+                problems.append(
+                    f"train.deepmd.model.{net}: the model comes from the checkpoint, remove it; only"
+                    " descriptor.trainable and fitting_net.trainable may be given, or use_pretrain_script = false"
+                )
+    missing = [net for net in WHOLE if net not in user]
+    if not section.use_pretrain_script and missing:
+        problems.append(f"train.deepmd.model: use_pretrain_script = false needs {' and '.join(missing)} here")
+    if branch == RANDOM and "seed" in user.get("fitting_net", {}):
+        problems.append("train.deepmd.model.fitting_net.seed: set by the run, remove it; use the input's seed")
+    return problems
+
+
+_NOT_IN_MODEL = {
+    "type_map": "set by the run, remove it; use model.type_map",
+    "finetune_head": "use model.branch",
+    "model_dict": "use train.replay for a multi-task fine-tuning",
+    "shared_dict": "use train.replay for a multi-task fine-tuning",
+    "lora": "deepmd-kit 3.2 has LoRA for DPA-4 alone, which cannot be explored with here; use train.freeze",
+}

@@ -1,0 +1,208 @@
+"""``pfdhpc convert``: an input of DP-GEN simplify or PFD-kit as one of pfdhpc, and what became of each of its keys."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..config.mutable import flat
+from ..errors import EXIT_COMPLETE, InputError, StoreError
+from ..log import console
+
+MAPPED, IGNORED, LACKING = "mapped", "ignored", "no equivalent"
+EDIT = "EDIT-ME"
+UNNAMED = {"level": EDIT}
+"""Options of an offline labeler, whose level of theory `pfdhpc check` asks for."""
+
+
+@dataclass
+class Translation:
+    """An input on its way: ``source`` as it was read, ``values`` as pfdhpc has them, by key what became of it."""
+
+    source: dict[str, Any]
+    folder: Path  # of the source, from which its paths start
+    target: Path  # folder of the result, from which its paths start
+    values: dict[str, Any] = field(default_factory=dict)
+    fates: dict[str, tuple[str, str]] = field(default_factory=dict)
+    edits: dict[str, str] = field(default_factory=dict)  # by key of the result: what is left to settle there
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value of the source by its dotted key."""
+        found: Any = self.source
+        for part in key.split("."):
+            if not isinstance(found, Mapping) or part not in found:
+                return default
+            found = found[part]
+        return default if found is None else found
+
+    def put(self, key: str, value: Any, edit: str = "") -> None:
+        """Set a key of the result; ``edit``: what the user must look at."""
+        *sections, name = key.split(".")
+        table = self.values
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = value
+        if edit:
+            self.edits[key] = edit
+
+    def move(self, key: str, target: str, change: Callable[[Any], Any] = lambda value: value) -> None:
+        """Map a key, if it is there; where ``change`` returns None there is nothing to write."""
+        value = self.get(key)
+        if value is None:
+            return
+        changed = change(value)
+        if changed is None:
+            self.ignore(key, f"{json.dumps(value)} is what {target} does without being set")
+            return
+        self.put(target, changed)
+        self.tell(key, target)
+
+    def tell(self, key: str, text: str) -> None:
+        self.fates[key] = MAPPED, text
+
+    def ignore(self, key: str, why: str) -> None:
+        self.fates.setdefault(key, (IGNORED, why))
+
+    def lack(self, key: str, remedy: str) -> None:
+        self.fates.setdefault(key, (LACKING, remedy))
+
+    def path(self, text: str, prefix: str | None = None) -> str:
+        """A path of the source as one of the result."""
+        path = Path(prefix or "") / text
+        if path.is_absolute() or self.folder == self.target:
+            return str(path)
+        return str(self.folder / path)
+
+    def paths(self, value: Any, prefix: str | None = None) -> list[str]:
+        """A path or a list of them."""
+        return [self.path(item, prefix) for item in ([value] if isinstance(value, str) else value)]
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """A row for each key of the source: itself, what became of it, and where or why."""
+        rows = []
+        for key in flat(self.source):
+            fate = next((self.fates[name] for name in _above(key) if name in self.fates), None)
+            comment = key.rpartition(".")[2].startswith("_comment")
+            fate = fate or ((IGNORED, "a comment") if comment else (LACKING, "nothing of pfdhpc reads it"))
+            rows.append((key, *fate))
+        return rows
+
+
+def _above(key: str) -> list[str]:
+    """The key and all those it is below of."""
+    parts = key.replace("[", ".[").split(".")
+    return [".".join(parts[:n]).replace(".[", "[") for n in range(len(parts), 0, -1)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="simplify.json of DP-GEN, or PFD-kit's input")
+    parser.add_argument("-o", "--output", type=Path, metavar="INPUT", help="file to write; default: to the terminal")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Write the input and say what became of each key; raises InputError."""
+    if options.output and options.output.exists() and not options.force:
+        raise InputError(f"convert: {options.output} is there already; give --force, or another file by -o")
+    target = options.output.parent if options.output else Path(".")
+    done = translated(read_source(options.file), options.file.parent.resolve(), target.resolve())
+    text = input_text(done, options.file.name)
+    if options.output is None:
+        sys.stdout.write(text)
+        return EXIT_COMPLETE
+    try:
+        options.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"convert: {options.output} cannot be written: {error.strerror}") from None
+    _show(done, options.output)
+    return EXIT_COMPLETE
+
+
+def read_source(path: Path) -> dict[str, Any]:
+    """A JSON file, in which lines that begin with # are left out; raises InputError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        values = json.loads("\n".join("" if line.lstrip().startswith("#") else line for line in lines))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"convert: {path}: cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"convert: {path}: not a table of keys")
+    return values
+
+
+def translated(source: dict[str, Any], folder: Path, target: Path) -> Translation:
+    """The translation by the program the keys are those of; raises InputError for any other."""
+    done = Translation(source, folder, target)
+    if "pick_data" in source:
+        work = "convert_dpgen:simplify"
+    elif "conf_generation" in source:
+        work = "convert_pfd:older"
+    elif {"task", "exploration"} <= source.keys() or {"task", "explore"} <= source.keys():
+        work = "convert_pfd:newer"
+    else:
+        raise InputError(
+            "convert: neither an input of DP-GEN simplify (it has pick_data) nor of PFD-kit (task and exploration);"
+            f" keys here: {', '.join(sorted(source)[:12])}"
+        )
+    module, name = work.split(":")
+    try:
+        getattr(import_module(f".{module}", __package__), name)(done)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"convert: a value is not of the kind its program expects: {error}") from error
+    return done
+
+
+def input_text(done: Translation, name: str) -> str:
+    """The result as TOML: single values first, then the sections."""
+    lines = [f"# Made by pfdhpc convert from {name}. Units: Å, eV, eV/Å, fs, K, bar, seconds."]
+    if done.edits:
+        lines.append("# Lines with EDIT are yours to settle; then: pfdhpc check")
+    values = done.values
+    lines += [f"{key} = {toml(item)}" for key, item in values.items() if not isinstance(item, dict | list | None)]
+    for key, item in values.items():
+        tables = item if isinstance(item, list) else [item] if isinstance(item, dict) else []
+        for table in tables:
+            given = [(inner, value) for inner, value in table.items() if value is not None]
+            lines += ["", f"[[{key}]]" if isinstance(item, list) else f"[{key}]"]
+            lines += [_line(done, f"{key}.{inner}", inner, value) for inner, value in given]
+    return "\n".join(lines) + "\n"
+
+
+def _line(done: Translation, key: str, name: str, value: Any) -> str:
+    edits = [text for place, text in done.edits.items() if place == key or place.startswith(f"{key}.")]
+    return f"{_bare(name)} = {toml(value)}" + (f"  # EDIT: {'; '.join(edits)}" if edits else "")
+
+
+def toml(value: Any) -> str:
+    """A value, exactly; tables in one line. What is null has no place in TOML and is left out."""
+    if isinstance(value, dict):
+        items = [f"{_bare(key)} = {toml(item)}" for key, item in value.items() if item is not None]
+        return f"{{ {', '.join(items)} }}" if items else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml(item) for item in value if item is not None)}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # nan, inf, -inf
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _bare(key: str) -> str:
+    return key if key.isascii() and key.replace("-", "_").isidentifier() else json.dumps(key, ensure_ascii=False)
+
+
+def _show(done: Translation, output: Path) -> None:
+    rows = done.told()
+    table = Table("key", "", "to, or why", title=f"{len(rows)} keys", title_justify="left")
+    for key, fate, text in sorted(rows, key=lambda row: (MAPPED, IGNORED, LACKING).index(row[1])):
+        table.add_row(Text(key), fate, Text(text), style="yellow" if fate == LACKING else "")
+    console.print(table)
+    for key, text in done.edits.items():
+        console.print(f"EDIT {key}: {text}", markup=False)
+    console.print(f"wrote {output}; next: pfdhpc check {output}", markup=False)

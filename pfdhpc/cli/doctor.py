@@ -1,0 +1,92 @@
+"""``pfdhpc doctor``: whether this machine and this installation can run a job; alone, or under mpirun or srun."""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import EXIT_BUG, EXIT_COMPLETE, InputError
+from ..log import console
+from ..parallel.devices import visible_gpus
+from ..parallel.scheduler import RANK_VARIABLES
+from ..parallel.world import communicator, launched, leave
+from . import findings
+from .findings import FAIL, OK, WARN, Finding
+from .probes import ask
+
+COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "where a run would write; default: the current folder"
+    parser.add_argument("directory", type=Path, nargs="?", default=Path("."), metavar="DIR", help=text)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Everything that can be found out in a minute; exit code 1 when something fails."""
+    if not options.directory.is_dir():
+        raise InputError(f"doctor: {options.directory}: no such folder; name the one a run would write to")
+    first = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0") == "0"
+    mine = {"host": os.uname().nodename, "gpus": visible_gpus(), "cores": sorted(os.sched_getaffinity(0))}
+    # All children first: forking is unsafe once MPI runs.
+    told = ask("stack", findings.PATIENCE) if first else {}
+    expected = launched(os.environ)
+    found = _examine(options.directory, told, expected > 1) if first else []
+    ranks = [mine]
+    if expected > 1:
+        ranks = _gather(mine)
+        if ranks is None:
+            return EXIT_COMPLETE  # the first rank speaks, and its code counts
+        if first:
+            found.append(guarded("ranks", lambda: findings.ranks(expected, len(ranks))))
+    if not first:
+        return EXIT_COMPLETE
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+    found.append(guarded("GPUs", lambda: findings.gpus(ranks)))
+    found.append(guarded("cores", lambda: findings.cores(ranks, threads)))
+    console.print(_table(found))
+    console.print(f"installation: {findings.installation(told)}", markup=False)
+    failed = sum(finding.state == FAIL for finding in found)
+    console.print(f"[red]{failed} checks failed[/]" if failed else "[green]nothing stands in the way of a run[/]")
+    return EXIT_BUG if failed else EXIT_COMPLETE
+
+
+def guarded(name: str, work: Callable[[], Finding]) -> Finding:
+    """What ``work`` finds; what it raises is a finding too, as a doctor must not fall ill."""
+    try:
+        return work()
+    except Exception as error:
+        return Finding(name, f"{type(error).__name__}: {error}", FAIL, "please report this: the check itself failed")
+
+
+def _examine(directory: Path, told: Mapping[str, str], inside: bool) -> list[Finding]:
+    """What one process can find out, with children of its own; ``told`` by the one that loaded the stack."""
+    found = findings.stack(told)
+    found += findings.launches(inside)
+    checks = {
+        "disk": lambda: findings.disk(directory), "scheduler": findings.scheduler, "wall-time": findings.wall_time,
+        "CUDA driver": findings.driver,
+    }  # fmt: skip
+    return found + [guarded(name, work) for name, work in checks.items()]
+
+
+def _gather(mine: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The facts of all ranks, on the first; None on the others."""
+    comm = communicator()
+    everything = comm.gather(mine)
+    leave()
+    return everything
+
+
+def _table(found: list[Finding]) -> Table:
+    table = Table(title="pfdhpc doctor", show_lines=False)
+    for name in ("check", "found", "", "what to do"):
+        table.add_column(name, overflow="fold")
+    for finding in found:
+        state = f"[{COLOURS[finding.state]}]{finding.state}[/]"
+        table.add_row(finding.check, escape(finding.found), state, escape(finding.remedy))
+    return table

@@ -1,0 +1,111 @@
+"""What a first-principles program is: files written, arguments, and an output that is judged before it is believed.
+
+A program knows nothing of how it is launched, timed or repeated; :mod:`pfdhpc.engines.label.external` does.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ....data import Frame
+from ....errors import LabelError
+
+MOVED = 1e-3
+"""Å (and Å of a lattice vector) by which an output may differ from the frame: programs print few digits."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program computed.
+
+    ``energy`` eV, the one the forces are derivatives of (with smearing: the free energy); ``forces`` (n, 3)
+    eV/Å in the frame's order of atoms; ``virial`` (3, 3) eV, :func:`pfdhpc.units.virial_from_stress`, or None;
+    ``processes``: how many MPI processes the program says it really ran on, None if it does not say.
+    """
+
+    energy: float
+    forces: np.ndarray
+    virial: np.ndarray | None = None
+    processes: int | None = None
+
+
+class Program(ABC):
+    """One set of options; made anew for every attempt, so that making one must be cheap."""
+
+    name: ClassVar[str]
+    """As people call it, for messages."""
+    keys: ClassVar[tuple[str, ...]]
+    """The options of [label.options] it knows; others are refused before it is made."""
+    soft_stop: ClassVar[tuple[str, str] | None] = None
+    """File name and content that ask the running program to end by itself."""
+    patience: ClassVar[float] = 10.0
+    """Seconds it has to end by itself after it was asked to."""
+    residents: ClassVar[bool] = False
+    """Whether it can stay and answer over an i-PI socket; then it has :meth:`socket_arguments` and :meth:`check`."""
+    bulky: ClassVar[tuple[str, ...]] = ()
+    """Globs of files that are deleted from the kept folder of a rejected label: wave functions and the like."""
+
+    @abstractmethod
+    def __init__(self, options: dict[str, Any], virial: bool = True):
+        """``options`` as in [label.options], its paths absolute; ``virial``: whether the stress is wanted.
+
+        Raises InputError listing every problem, ``label.options.KEY: what; remedy``: missing options,
+        templates, pseudopotential files, ...
+        """
+
+    @abstractmethod
+    def write(self, frame: Frame, directory: Path) -> None:
+        """All input files; raises LabelError for a frame it cannot describe (an element without a potential)."""
+
+    @abstractmethod
+    def arguments(self) -> tuple[list[str], str | None]:
+        """The arguments after the program's own command, and the name of the file for standard input, if any."""
+
+    @abstractmethod
+    def read(self, frame: Frame, directory: Path, stdout: Path) -> Output:
+        """The output of a program that has ended; raises LabelError with the reason why there is none.
+
+        Reasons: not converged, failed (with the program's own words), incomplete, another geometry
+        (:func:`check_geometry`).
+        """
+
+    @abstractmethod
+    def files(self) -> dict[str, Any]:
+        """By option, the content hash (or a table of hashes) of every file whose content changes the numbers.
+
+        They take the place of the options of these names in the hash of the level of theory, which the
+        other options enter as they are; options that are paths (pfdhpc.config.label.PATHS) enter only here.
+        """
+
+    def socket_arguments(self, name: str) -> list[str]:
+        """The arguments with which it connects to the Unix socket /tmp/ipi_``name``."""
+        raise NotImplementedError
+
+    def check(self, stdout: Path) -> int | None:
+        """The number of processes of a running program; raises LabelError if its output tells of a failure."""
+        raise NotImplementedError
+
+    def elements(self) -> set[str] | None:
+        """The elements it has potentials for; None: this is not for the options to say."""
+        return None
+
+
+def check_geometry(frame: Frame, numbers: Any, cell: Any, positions: Any) -> None:
+    """Raise LabelError unless an output is of the frame: species (n,), cell (3, 3) Å and positions (n, 3) Å.
+
+    The order must be the frame's; atoms may sit in other cells.
+    """
+    if not np.array_equal(numbers, frame.numbers):
+        raise LabelError("the output is of other atoms than the frame")
+    moved = float(np.abs(np.asarray(cell) - frame.cell).max())
+    if moved > MOVED:
+        raise LabelError(f"the program changed the cell by {moved:.3g} Å; turn off its relaxation or symmetrization")
+    steps = np.asarray(positions) - frame.positions
+    fractions = np.linalg.solve(frame.cell.T, steps.T).T
+    steps = (fractions - np.where(frame.pbc, np.round(fractions), 0.0)) @ frame.cell
+    moved = float(np.linalg.norm(steps, axis=1).max(initial=0.0))
+    if moved > MOVED:
+        raise LabelError(f"the program moved an atom by {moved:.3g} Å; turn off its relaxation or symmetrization")

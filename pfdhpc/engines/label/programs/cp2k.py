@@ -1,0 +1,278 @@
+"""Labels from CP2K 7 and later.
+
+.. code-block:: toml
+
+    [label]
+    type = "cp2k"
+    [label.options]
+    template = "cp2k.inp"                            # an input that works; cell and atoms in it are replaced
+    input = { "FORCE_EVAL/DFT/SCF/MAX_SCF" = 100 }   # keywords changed in it, by section
+    data_dir = "basis"                               # of the basis sets and potentials, if they are not CP2K's own
+
+Written into the template: PROJECT, RUN_TYPE ENERGY_FORCE, the cell and the atoms (labelled by element: a
+``&KIND Si`` for each), the printing of forces and stress, and STRESS_TENSOR ANALYTICAL unless it says NUMERICAL.
+Left out: MOTION.
+
+The energy is that of the force evaluation, with smearing the free energy, the one CP2K's forces and stress are
+derivatives of. CP2K does not print where it moved the atoms to, and does not move them in such a run.
+
+CP2K looks for its soft stop, the file EXIT, every 20 seconds of an SCF.
+
+Source: https://manual.cp2k.org (input reference), output of CP2K 2023.1.
+"""
+
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.units import Bohr, GPa, Hartree, bar
+
+from ....config.content import content_digest
+from ....data import Frame
+from ....errors import InputError, LabelError
+from . import parts
+from .base import Output, Program
+
+PROJECT = "label"
+RUN_TYPE = "RUN_TYPE ENERGY_FORCE"
+RESIDENT, SOCKET = "resident.inp", "SOCKET"
+"""The input of a program that stays, and the variable in it for the name of its socket."""
+DRIVER = f"&MOTION\n   &DRIVER\n      HOST ${{{SOCKET}}}\n      UNIX T\n   &END DRIVER\n&END MOTION\n"
+NAMES = ("BASIS_SET_FILE_NAME", "POTENTIAL_FILE_NAME")
+"""Keywords of FORCE_EVAL/DFT that name a file of CP2K's data directory."""
+STRESS_UNITS = {"GPa": GPa, "bar": bar}
+FLOAT = r"[-+]?\d+\.?\d*(?:[EDed][-+]?\d+)?"
+
+
+class Cp2k(Program):
+    """Atoms are written in the frame's order."""
+
+    name = "CP2K"
+    keys: ClassVar = ("template", "input", "data_dir")
+    soft_stop = ("EXIT", "")
+    patience = 25.0
+    residents = True
+    bulky = ("*.wfn*", "*.kp*", "*.cube", "*.restart*")
+
+    def __init__(self, options: dict[str, Any], virial: bool = True):
+        self.options, self.virial = options, virial
+        if "template" not in options:
+            raise InputError('label.options.template: missing; a CP2K input that works, e.g. template = "cp2k.inp"')
+        problems = parts.check_template(options)
+        problems += parts.check_table(options, "input", (str, int, float), 'input = { "FORCE_EVAL/DFT/CHARGE" = 1 }')
+        if problems:
+            raise InputError(problems)
+        self.root = _read_template(Path(options["template"]))
+        problems += self._prepare()
+        self.data, missing = self._data_files()
+        if problems or missing:
+            raise InputError(problems + missing)
+
+    def _prepare(self) -> list[str]:
+        """Change the template; the problems of doing so."""
+        problems = [
+            f"label.options.template: &{name.rpartition('/')[2]} is refused: {reason}"
+            for name, reason in _REFUSED.items()
+            if _find(self.root, name)
+        ]
+        for path, value in self.options.get("input", {}).items():
+            section, _, keyword = path.upper().rpartition("/")
+            if section and keyword:
+                problems += _set(self.root, section, f"{keyword} {value}")
+            else:
+                problems.append(f'label.options.input."{path}": write SECTION/SUBSECTION/KEYWORD')
+        if problems:
+            return problems
+        self.root.subsections = [one for one in self.root.subsections if one.name != "MOTION"]
+        problems += _set(self.root, "GLOBAL", f"PROJECT {PROJECT}") + _set(self.root, "GLOBAL", RUN_TYPE)
+        problems += _print(self.root, "FORCES")
+        if self.virial:
+            numerical = _values(self.root, "FORCE_EVAL", "STRESS_TENSOR") == ["NUMERICAL"]
+            problems += _set(self.root, "FORCE_EVAL", f"STRESS_TENSOR {'NUMERICAL' if numerical else 'ANALYTICAL'}")
+            problems += _print(self.root, "STRESS_TENSOR")
+        return problems
+
+    def _data_files(self) -> tuple[dict[str, Path], list[str]]:
+        """The files of ``data_dir`` the template names, by name, and those that are missing there.
+
+        One named by its full path is where it is.
+        """
+        if "data_dir" not in self.options:
+            return {}, []
+        names = {name for keyword in NAMES for name in _values(self.root, "FORCE_EVAL/DFT", keyword)}
+        found = {name: Path(self.options["data_dir"]) / name for name in sorted(names)}
+        problems = [
+            f"label.options.data_dir: no such file: {path}, which the template names"
+            for path in found.values()
+            if not path.is_file()
+        ]
+        return found, problems + [
+            f"label.options.data_dir: the template names {name}, outside of it; write the file's full path there"
+            for name in found
+            if ".." in Path(name).parts and not Path(name).is_absolute()
+        ]
+
+    def elements(self) -> set[str] | None:
+        named = [kind.params for kind in _find(self.root, "FORCE_EVAL/SUBSYS/KIND") if kind.params]
+        kinds = {name.split()[0].capitalize() for name in named}
+        return kinds if kinds and "Default" not in kinds and kinds <= set(chemical_symbols) else None
+
+    def files(self) -> dict[str, Any]:
+        text = "\n".join(self.root.write())
+        return {
+            "template": sha256(text.encode()).hexdigest(),
+            "data_dir": {name: content_digest(path) for name, path in self.data.items()},
+        }
+
+    def arguments(self) -> tuple[list[str], str | None]:
+        return ["-i", "cp2k.inp"], None
+
+    def socket_arguments(self, name: str) -> list[str]:
+        return ["-E", f"{SOCKET}={name}", "-i", RESIDENT]
+
+    def write(self, frame: Frame, directory: Path) -> None:
+        parts.check_frame(frame, self.name, self.elements(), "template")
+        linked = {name: path for name, path in self.data.items() if not Path(name).is_absolute()}
+        for name, path in linked.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).symlink_to(path)
+        cell = [f"{axis} {_numbers(row)}" for axis, row in zip("ABC", frame.cell, strict=True)]
+        periodic = "".join(axis for axis, yes in zip("XYZ", frame.pbc, strict=True) if yes)
+        subsystem = self.root.get_subsection("FORCE_EVAL/SUBSYS")
+        subsystem.subsections = [one for one in subsystem.subsections if one.name not in ("CELL", "COORD")]
+        symbols = [chemical_symbols[number] for number in frame.numbers]
+        atoms = [f"{symbol} {_numbers(row)}" for symbol, row in zip(symbols, frame.positions, strict=True)]
+        subsystem.get_subsection("CELL").keywords = [*cell, f"PERIODIC {periodic or 'NONE'}"]
+        subsystem.get_subsection("COORD").keywords = atoms
+        text = "\n".join([*self.root.write(), ""])
+        (directory / "cp2k.inp").write_text(text)
+        (directory / RESIDENT).write_text(text.replace(RUN_TYPE, "RUN_TYPE DRIVER", 1) + DRIVER)
+
+    def read(self, frame: Frame, directory: Path, stdout: Path) -> Output:
+        text = stdout.read_text(errors="replace")
+        processes = self.check(stdout)
+        if "PROGRAM ENDED AT" not in text:
+            raise LabelError(f"CP2K did not finish{parts.last_words(stdout, stdout.with_suffix('.err'))}")
+        energy = re.findall(rf"ENERGY\| Total FORCE_EVAL .*? energy \[(?:a\.u\.|hartree)\]:? +({FLOAT})", text)
+        if not energy:
+            raise LabelError("CP2K: there is no energy in hartree in its output")
+        return Output(
+            float(energy[-1]) * Hartree,
+            _forces(_printed(directory, "FORCES"), len(frame)),
+            _stress(_printed(directory, "STRESS_TENSOR")) * frame.volume if self.virial else None,
+            processes,
+        )
+
+    def check(self, stdout: Path) -> int | None:
+        text = stdout.read_text(errors="replace")
+        parts.check_copies(self.name, text, "PROGRAM STARTED AT")
+        if "terminated by external request" in text:
+            raise LabelError("CP2K: stopped by EXIT")
+        if re.search(r"SCF run NOT\s+converged|outer SCF loop FAILED", text):
+            steps = re.findall(r"reaching +(\d+) +steps", text)
+            raise LabelError(f"CP2K: SCF not converged after {'+'.join(steps) or '?'} iterations (MAX_SCF)")
+        if words := _abort(text):
+            raise LabelError(f"CP2K did not finish: {words}")
+        processes = re.search(r"Total number of message passing processes +(\d+)", text)
+        return int(processes[1]) if processes else None
+
+
+_REFUSED = {
+    "EXT_RESTART": "it would bring other atoms",
+    "FORCE_EVAL/SUBSYS/TOPOLOGY": "the atoms are those of the frame",
+}
+
+
+def _read_template(path: Path) -> Any:
+    """The sections of an input. Raises InputError for what cannot be read or hides part of the input."""
+    from ase.calculators.cp2k import parse_input
+
+    lines = [re.split("[!#]", line)[0].strip() for line in path.read_text(errors="replace").splitlines()]
+    if any(line.startswith("@") or "$" in line for line in lines):
+        raise InputError(
+            f"label.options.template: {path} has directives or variables (@SET, @INCLUDE, $NAME); write out what "
+            "they stand for, so that the level of theory is in one file"
+        )
+    begun = sum(line.startswith("&") and not line.upper().startswith("&END") for line in lines)
+    ended = sum(line.upper().startswith("&END") for line in lines)
+    if begun != ended or not begun:
+        raise InputError(f"label.options.template: {path} begins {begun} sections (&NAME) and ends {ended} (&END)")
+    return parse_input("\n".join(lines))
+
+
+def _find(section: Any, path: str) -> list[Any]:
+    """All sections of a path."""
+    name, _, rest = path.partition("/")
+    found = [one for one in section.subsections if one.name == name]
+    return [inner for one in found for inner in _find(one, rest)] if rest else found
+
+
+def _values(root: Any, path: str, keyword: str) -> list[str]:
+    """What a keyword is set to, wherever it is given."""
+    lines = [line.split(maxsplit=1) for section in _find(root, path) for line in section.keywords]
+    return [words[1].strip() for words in lines if words[0].upper() == keyword and len(words) > 1]
+
+
+def _set(root: Any, path: str, line: str) -> list[str]:
+    """Set a keyword of a section, in place of what was there; the problem of doing so."""
+    names = path.split("/")
+    doubled = [name for n, name in enumerate(names, 1) if len(_find(root, "/".join(names[:n]))) > 1]
+    if doubled:
+        return [f"label.options.template: {path}: there is more than one &{doubled[0]}"]
+    section, keyword = root.get_subsection(path), line.split()[0]
+    section.keywords = [old for old in section.keywords if old.split()[0].upper() != keyword] + [line]
+    return []
+
+
+def _print(root: Any, name: str) -> list[str]:
+    """Let a quantity be printed to a file of its name, whatever the template says of it."""
+    problems = _set(root, f"FORCE_EVAL/PRINT/{name}", f"FILENAME {name}")
+    if not problems:
+        section = root.get_subsection(f"FORCE_EVAL/PRINT/{name}")
+        section.params, section.keywords = "ON", [f"FILENAME {name}"]
+    return problems
+
+
+def _numbers(row: np.ndarray) -> str:
+    return " ".join(f"{value:.12f}" for value in row)
+
+
+def _abort(text: str) -> str:
+    """CP2K's own words from the box it draws when it gives up."""
+    box = re.search(r"\[ABORT\](.*?)\n *\*{20}", text, re.DOTALL)
+    drawing = re.compile(r"[*|\\/_]|O/")
+    return " ".join(drawing.sub(" ", box[1]).split()) if box else ""
+
+
+def _printed(directory: Path, name: str) -> str:
+    files = sorted(directory.glob(f"{PROJECT}-{name}*"))
+    if not files:
+        raise LabelError(f"CP2K wrote no file {PROJECT}-{name}")
+    return files[-1].read_text(errors="replace")
+
+
+def _forces(text: str, n_atoms: int) -> np.ndarray:
+    """(n, 3) eV/Å from the table of 2024 and before, or the later one."""
+    if "[a.u.]" not in text and "[hartree/bohr]" not in text:
+        raise LabelError("CP2K: its forces are not in hartree/bohr; remove FORCE_UNIT from the template")
+    three = rf"({FLOAT}) +({FLOAT}) +({FLOAT})"
+    rows = re.findall(rf"^ *\d+ +\d+ +[A-Za-z]\w* +{three} *$", text, re.MULTILINE)
+    rows = rows or re.findall(rf"^ *FORCES\| +\d+ +{three} +{FLOAT} *$", text, re.MULTILINE)
+    if len(rows) != n_atoms:
+        raise LabelError(f"CP2K: {len(rows)} forces for {n_atoms} atoms")
+    return np.array(rows, float) * Hartree / Bohr
+
+
+def _stress(text: str) -> np.ndarray:
+    """(3, 3) eV/Å³ in CP2K's sign, positive under compression as deepmd's virial."""
+    unit = re.search(r"[Ss]tress tensor \[(\w+)\]|STRESS TENSOR \[(\w+)\]", text)
+    unit = unit and (unit[1] or unit[2])
+    if unit not in STRESS_UNITS:
+        raise LabelError(f"CP2K: its stress is in {unit}, and known are {', '.join(STRESS_UNITS)}")
+    rows = re.findall(rf"^(?: *STRESS\|)? +[xyzXYZ] +({FLOAT}) +({FLOAT}) +({FLOAT}) *$", text, re.MULTILINE)[:3]
+    if len(rows) != 3:
+        raise LabelError("CP2K: its stress tensor cannot be read")
+    return np.array(rows, float) * STRESS_UNITS[unit]

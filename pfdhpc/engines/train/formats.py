@@ -1,0 +1,76 @@
+"""Pre-trained models in whatever form they come: checkpoints, frozen models, models of other backends."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...errors import InputError
+from ..isolated.spawner import clean_environment
+from .checkpoint import State, read
+
+CONVERTED = {".pb": "tensorflow", ".dp": "", ".yaml": "", ".yml": ""}
+"""Endings of the models that ``dp convert-backend`` turns into a .pth, and the package it takes for that."""
+
+
+def read_model(path: Path) -> State:
+    """The state of a pre-trained model; raises InputError, one line, when there is none to be had.
+
+    A frozen .pth is taken apart into its weights and the parameters kept in it: training from it is training
+    from the checkpoint it was frozen from. Other backends' files go through ``dp convert-backend``; of deepmd-kit
+    3.2.0 that may lose the energy bias per element of a .pb, which ``train.bias`` then finds; forces are the same.
+    """
+    if path.suffix not in (".pth", *CONVERTED):
+        return read(path)
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise InputError(f"model.checkpoint: {path} cannot be read: {error.strerror}") from None
+    return _read(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, size: int, changed: int) -> State:
+    """Kept, as a conversion takes half a minute and the model is looked at more than once."""
+    if path.suffix == ".pth":
+        return _frozen(path, path)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "converted.pth"
+        _convert(path, target)
+        return _frozen(target, path)
+
+
+def _frozen(path: Path, given: Path) -> State:
+    """The state in a TorchScript file; ``given``: the file the user named."""
+    import torch
+
+    try:
+        model = torch.jit.load(path, map_location="cpu")
+        params = json.loads(model.get_model_def_script())
+    except Exception as error:  # torch raises many kinds; a foreign module lacks the method
+        reason = str(error).split("\n")[0][:120]
+        raise InputError(
+            f"model.checkpoint: {given} is no frozen deepmd model ({reason}); give a .pt checkpoint or a .pth of it"
+        ) from None
+    tensors = {f"model.Default.{key}": value.clone() for key, value in model.state_dict().items()}
+    return {**tensors, "_extra_state": {"model_params": params, "train_infos": {"lr": 0, "step": 0}}}
+
+
+def _convert(path: Path, target: Path) -> None:
+    """``dp convert-backend`` in a process of its own, without GPU: TensorFlow would take all of its memory."""
+    remedy = f"dp convert-backend {path.name} {path.stem}.pth"
+    package = CONVERTED[path.suffix]
+    if package and find_spec(package) is None:
+        raise InputError(
+            f"model.checkpoint: {path} is a model of {package}, which is not installed here;"
+            f" where it is, run `{remedy}` and give the .pth"
+        )
+    command = [sys.executable, "-m", "deepmd", "convert-backend", str(path), str(target)]
+    environment = {**clean_environment(), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode or not target.is_file():
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+        raise InputError(f"model.checkpoint: {path} cannot be converted by `{remedy}`: {reason}")

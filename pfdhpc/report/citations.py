@@ -1,0 +1,112 @@
+"""The papers of the methods a run used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .reading import RunData
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A paper, why it is to be cited, and when it is."""
+
+    why: str
+    text: str
+    link: str
+    used: Callable[[RunData], bool] = lambda run: True
+
+
+def citations(run: RunData) -> list[Citation]:
+    """What a publication with this run's model should cite."""
+    return [paper for paper in PAPERS if paper.used(run)]
+
+
+def _descriptor(run: RunData) -> str:
+    return run.config["select"]["descriptor"]["type"]
+
+
+def _selects_by_entropy(run: RunData) -> bool:
+    return run.config["select"]["method"] != "random"
+
+
+def _label(run: RunData) -> str:
+    return run.config["label"]["type"]
+
+
+def _student(run: RunData) -> dict:
+    return run.config.get("student") or {}
+
+
+def _functional(run: RunData) -> str:
+    return str(run.config["label"]["options"].get("xc", "")) if _label(run) == "gpaw" else ""
+
+
+PAPERS = (
+    Citation(
+        "the workflow",
+        "Wang, Gao, Wu, Zhong, Pre-training, fine-tuning, and distillation (PFD): automatically generating machine "
+        "learning force fields from universal models, Phys. Rev. Mater. 9, 113802 (2025)",
+        "https://arxiv.org/abs/2502.20809",
+    ),
+    Citation(
+        "training and inference",
+        "Zeng et al., DeePMD-kit v3: a multiple-backend framework for machine learning potentials, "
+        "J. Chem. Theory Comput. 21, 4375 (2025)",
+        "https://doi.org/10.1021/acs.jctc.5c00340",
+    ),
+    Citation(
+        "the pre-trained model",
+        "the paper of the checkpoint in [model], and that of its training data",
+        "",
+    ),
+    Citation(
+        "which frames were labelled",
+        "Schwalbe-Koda, Hamel, Sadigh, Zhou, Lordi, Model-free estimation of completeness, uncertainties, and outliers "
+        "in atomistic machine learning using information theory, Nat. Commun. 16, 4014 (2025)",
+        "https://arxiv.org/abs/2404.12367",
+        _selects_by_entropy,
+    ),
+    Citation(
+        "molecular dynamics",
+        "Thompson et al., LAMMPS, Comput. Phys. Commun. 271, 108171 (2022)",
+        "https://doi.org/10.1016/j.cpc.2021.108171",
+        lambda run: run.config["explore"]["engine"] == "lammps" and not run.scanning,
+    ),
+    Citation(
+        "structures and calculators",
+        "Larsen et al., The atomic simulation environment, J. Phys.: Condens. Matter 29, 273002 (2017)",
+        "https://doi.org/10.1088/1361-648X/aa680e",
+    ),
+    Citation(
+        "labels",
+        "Mortensen et al., GPAW: an open Python package for electronic structure calculations, "
+        "J. Chem. Phys. 160, 092503 (2024)",
+        "https://doi.org/10.1063/5.0182685",
+        lambda run: _label(run) == "gpaw",
+    ),
+    Citation(
+        "labels",
+        "Perdew, Burke, Ernzerhof, Generalized gradient approximation made simple, Phys. Rev. Lett. 77, 3865 (1996)",
+        "https://doi.org/10.1103/PhysRevLett.77.3865",
+        lambda run: _functional(run) == "PBE",
+    ),
+    Citation(
+        "labels",
+        "the program behind the calculator of [label], and its functional",
+        "",
+        lambda run: _label(run) not in ("gpaw", "teacher"),
+    ),
+    Citation(
+        "the trust band of a committee",
+        "Zhang et al., DP-GEN: a concurrent learning platform, Comput. Phys. Commun. 253, 107206 (2020)",
+        "https://doi.org/10.1016/j.cpc.2020.107206",
+        lambda run: run.scanning or bool(run.config["explore"].get("committee")),
+    ),
+    Citation(
+        "the compressed student",
+        "Lu et al., DP Compress: a model compression scheme for generating efficient deep potential models, "
+        "J. Chem. Theory Comput. 18, 5559 (2022)",
+        "https://doi.org/10.1021/acs.jctc.2c00102",
+        lambda run: str(run.production.get("product", "")).startswith("compressed"),
+    ),
+)

@@ -1,0 +1,245 @@
+"""A model put to physical questions beside the one it came from, and first principles where they are affordable."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from . import physics
+from .document import Figure, Section, Table, number
+from .physics import Elastic, Equation, NoCrystal, Vibrations, Warm
+from .style import AFTER, BEFORE, TRUTH, panels, png, remark
+
+FOLDER, RESULTS = "validation", "validation.json"
+LABELS = len(physics.STRAINS)
+"""Labels one structure takes: those of its equation of state."""
+COLOURS = {"pre-trained": BEFORE, "teacher": BEFORE, "labels": TRUTH}
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask. ``temperature`` K, ``timestep`` fs; ``md_steps`` 0: no dynamics."""
+
+    temperature: float
+    timestep: float
+    md_steps: int
+    phonons: bool = False
+
+
+@dataclass
+class Answers:
+    """What one model says of one structure; what is None was not asked, or ``problems`` tell why there is none."""
+
+    structure: str
+    model: str
+    cell: list[float] | None = None  # a, b, c in Å and the angles in degrees
+    volume: float | None = None  # Å³/atom at rest
+    equation: Equation | None = None
+    elastic: Elastic | None = None
+    warm: Warm | None = None
+    vibrations: Vibrations | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+Tell = Callable[[str], None]
+
+
+def ask(structure: str, atoms: Atoms, model: str, calculator: Any, questions: Questions, tell: Tell) -> Answers:
+    """Everything a model can answer of a structure; a question it fails at is told in ``problems``."""
+    found = Answers(structure, model)
+    try:
+        tell("relaxing")
+        rest = physics.relaxed(physics.crystal(atoms), calculator)
+    except NoCrystal as error:
+        found.problems.append(f"relaxation: {error}")
+        return found
+    found.cell, found.volume = rest.cell.cellpar().tolist(), float(rest.get_volume() / len(rest))
+    parts: list[tuple[str, Callable[[], Any]]] = [
+        ("equation", lambda: physics.equation_of_state(rest, lambda image: energy(image, calculator))),
+        ("elastic", lambda: physics.elastic_constants(rest, calculator)),
+    ]
+    if questions.md_steps:
+        q = questions
+        work = lambda: physics.warm(rest, calculator, q.temperature, q.md_steps, q.timestep, tell)  # noqa: E731
+        parts.append(("warm", work))
+    if questions.phonons:
+        parts.append(("vibrations", lambda: physics.vibrations(rest, calculator)))
+    for name, work in parts:
+        tell(name)
+        try:
+            setattr(found, name, work())
+        except NoCrystal as error:
+            found.problems.append(f"{name}: {error}")
+    return found
+
+
+def ask_labels(
+    structure: str, atoms: Atoms, reference: Answers, label: Callable[[Atoms], float], tell: Tell
+) -> Answers:
+    """The equation of state by first principles, on the cells the ``reference`` model relaxed."""
+    found = Answers(structure, "labels")
+    if reference.cell is None:
+        found.problems.append(f"equation: {reference.model} has no crystal at rest to start from")
+        return found
+    rest = atoms.copy()
+    scale = (reference.volume * len(atoms) / atoms.get_volume()) ** (1 / 3)
+    rest.set_cell(atoms.cell * scale, scale_atoms=True)
+
+    def one(image: Atoms) -> float:
+        tell("label")
+        return label(image)
+
+    try:
+        found.equation = physics.equation_of_state(rest, one)
+        found.volume = found.equation.volume
+        lengths = np.array(rest.cell.cellpar())
+        lengths[:3] *= (found.volume * len(rest) / rest.get_volume()) ** (1 / 3)
+        found.cell = lengths.tolist()
+    except NoCrystal as error:
+        found.problems.append(f"equation: {error}")
+    return found
+
+
+def energy(atoms: Atoms, calculator: Any) -> float:
+    """eV."""
+    atoms.calc = calculator
+    return float(atoms.get_potential_energy())
+
+
+def rows(answers: Sequence[Answers]) -> list[list[str]]:
+    """A line for each, as :data:`HEAD` and :data:`CAPTION` say."""
+    return [_row(one) for one in answers]
+
+
+def _row(one: Answers) -> list[str]:
+    constants = [number(value) for _, value in physics.cubic_constants(one.elastic)] if one.elastic else ["–"] * 3
+    return [
+        one.structure,
+        one.model,
+        number(one.cell and one.cell[0], 5),
+        number(one.volume, 4),
+        number(one.equation and one.equation.bulk_modulus),
+        *constants,
+        number(one.elastic and one.elastic.shear_modulus),
+        number(one.vibrations and one.vibrations.lowest, 2),
+        number(one.warm and one.warm.drift, 2),
+    ]
+
+
+HEAD = ("structure", "model", "a", "V0", "B0", "C11", "C12", "C44", "G", "phonon", "drift")
+CAPTION = (
+    "a in Å, V0 in Å³/atom, moduli in GPa: C11, C12, C44 averaged over the axes of the cell as given, G by Voigt, Reuss"
+    " and Hill; lowest phonon in THz; drift of the energy at constant energy in meV/atom/ps."
+)
+
+
+def remarks(answers: Sequence[Answers]) -> list[str]:
+    """What is to be said beside the figures: what failed, and what is unstable."""
+    found = []
+    for one in answers:
+        where = f"{one.structure}, {one.model}"
+        found += [f"{where}: {problem}" for problem in one.problems]
+        if one.elastic and not one.elastic.stable:
+            found.append(f"{where}: elastically unstable (Born)")
+        if one.vibrations and one.vibrations.lowest < -0.3:
+            found.append(f"{where}: unstable phonons, down to {one.vibrations.lowest:.1f} THz")
+    return found
+
+
+def pictures(answers: Sequence[Answers]) -> list[Figure]:
+    """Equations of state, distributions and phonons, a panel a structure."""
+    structures = list(dict.fromkeys(one.structure for one in answers))
+    kinds = (
+        ("equation", "equation of state", "volume, Å³/atom", "energy above the minimum, meV/atom", _equation),
+        ("warm", "radial distribution", "distance, Å", "g(r)", _warm),
+        ("vibrations", "phonons", "frequency, THz", "states, 1/THz", _vibrations),
+    )
+    found = []
+    for key, title, below, beside, draw in kinds:
+        if not any(getattr(one, key) for one in answers):
+            continue
+        width = max(5.6, 3.6 * len(structures))
+        with panels(1, len(structures), width, 3.4) as (figure, axes):
+            for axis, structure in zip(axes[0], structures, strict=True):
+                mine = [one for one in answers if one.structure == structure and getattr(one, key)]
+                for one in mine:
+                    draw(axis, getattr(one, key), COLOURS.get(one.model, AFTER), one.model)
+                axis.set(title=structure, xlabel=below)
+                if not mine:
+                    remark(axis, "no answer")
+            axes[0, 0].set_ylabel(beside)
+            handles, labels = _legend(axes[0])
+            figure.legend(handles, labels, loc="outside lower center", ncols=4)
+            found.append(Figure(f"validation-{key}", png(figure), title.capitalize() + ".", len(structures) < 3))
+    return found
+
+
+def _legend(axes: Sequence[Any]) -> tuple[list, list]:
+    pairs = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    return list(pairs.values()), list(pairs)
+
+
+def _equation(axis: Any, found: Equation, shade: str, name: str) -> None:
+    from ase import units
+    from ase.eos import birchmurnaghan
+
+    place = int(np.argmin(found.energies))
+    volumes = np.linspace(found.volumes[0], found.volumes[-1], 100)
+    slope = found.bulk_modulus * units.GPa
+    lowest = np.mean(found.energies - birchmurnaghan(found.volumes, 0.0, slope, 4.0, found.volume))
+    lowest = min(lowest, found.energies[place])
+    axis.plot(found.volumes, 1000 * (found.energies - lowest), "o", color=shade, markersize=4, label=name)
+    fit = np.polynomial.Polynomial.fit(found.volumes, 1000 * (found.energies - lowest), 4)
+    axis.plot(volumes, fit(volumes), "-", color=shade, linewidth=1)
+    axis.axvline(found.volume, color=shade, linestyle=":", linewidth=1)
+
+
+def _warm(axis: Any, found: Warm, shade: str, name: str) -> None:
+    axis.plot(found.distances, found.g, "-", color=shade, label=name)
+
+
+def _vibrations(axis: Any, found: Vibrations, shade: str, name: str) -> None:
+    axis.fill_between(found.frequencies, found.density, color=shade, alpha=0.25, step="mid", linewidth=0)
+    axis.plot(found.frequencies, found.density, "-", color=shade, drawstyle="steps-mid", linewidth=1, label=name)
+
+
+def section_of(answers: Sequence[Answers]) -> Section:
+    """What the report shows of a validation."""
+    table = Table(HEAD, rows(answers), CAPTION)
+    text = ["Quantities no training saw as such, by the model at the end and the one it came from.", *remarks(answers)]
+    return Section("Physical validation", text, pictures(answers), [table])
+
+
+def save(folder: Path, answers: Sequence[Answers]) -> None:
+    """All figures as JSON and all pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([_plain(one) for one in answers], indent=1)
+    (folder / RESULTS).write_text(text + "\n")
+    for figure in pictures(answers):
+        (folder / f"{figure.name}.png").write_bytes(figure.png)
+
+
+def load(folder: Path) -> list[Answers]:
+    """What :func:`save` wrote; empty where nothing was."""
+    path = folder / RESULTS
+    if not path.is_file():
+        return []
+    kinds = {"equation": Equation, "elastic": Elastic, "warm": Warm, "vibrations": Vibrations}
+    return [
+        Answers(**{key: _object(kinds[key], value) if key in kinds and value else value for key, value in one.items()})
+        for one in json.loads(path.read_text())
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _object(kind: type, values: Mapping[str, Any]) -> Any:
+    return kind(**{key: np.array(value) if isinstance(value, list) else value for key, value in values.items()})

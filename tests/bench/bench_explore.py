@@ -1,0 +1,130 @@
+"""MD steps a second of the explorer inside the job, against the ``lmp`` program alone.
+
+    OMP_NUM_THREADS=1 DP_INTRA_OP_PARALLELISM_THREADS=1 DP_INTER_OP_PARALLELISM_THREADS=1 \\
+        python tests/bench/bench_explore.py [--atoms 32 108 256] [--steps 400]
+
+The same model (a small se_e2_a and a DPA-3 with random weights), copper cell, thermostat and threads. Both are timed
+between two lengths of a run, so that neither pays for its start; the explorer takes a candidate every 20 steps, with
+energies, forces and virial, ``lmp`` writes nothing. Both take turns; medians of three.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from ase.build import bulk  # noqa: E402
+from bench.bench_round import seconds as timed  # noqa: E402
+from models import DESCRIPTORS, frozen, tiny_checkpoint  # noqa: E402
+
+from pfdhpc.config.explore import ExploreSection  # noqa: E402
+from pfdhpc.data import Frame  # noqa: E402
+from pfdhpc.engines.base import SegmentTask  # noqa: E402
+from pfdhpc.engines.explore.lammps import SKIN  # noqa: E402
+from pfdhpc.engines.registry import make_explorer  # noqa: E402
+
+REPEATS = 3
+CELLS = {4: (1, 1, 1), 32: (2, 2, 2), 108: (3, 3, 3), 256: (4, 4, 4)}
+REPFLOW = {"n_dim": 32, "e_dim": 16, "a_dim": 8, "nlayers": 2, "e_rcut": 5.0, "e_rcut_smth": 4.0, "e_sel": 80}
+REPFLOW |= {"a_rcut": 3.5, "a_rcut_smth": 3.0, "a_sel": 20}
+MODELS = {
+    "se_e2_a": DESCRIPTORS["se_e2_a"],
+    "dpa3": {"type": "dpa3", "repflow": REPFLOW, "precision": "float32", "seed": 1},
+}
+INPUT = """
+units metal
+atom_modify map yes
+read_data structure.lammps
+mass 1 63.546
+pair_style deepmd {model}
+pair_coeff * * Cu
+neighbor {skin} bin
+neigh_modify delay 0 every 1 check yes
+timestep 0.001
+velocity all create 300 1
+fix 1 all nvt temp 300 300 0.1
+thermo 1000000
+run {steps}
+"""
+
+
+def inside(model: Path, frame: Frame, few: int, many: int):
+    """A function that gives the steps a second of the explorer."""
+    sections = [ExploreSection(steps=steps, interval=20, temperatures=[300.0]) for steps in (few, many)]
+    explorers = [make_explorer(section) for section in sections]
+    for explorer in explorers:
+        explorer.load_models([model], ("Cu",))
+
+    def run() -> float:
+        took = []
+        for explorer in explorers:
+            started = time.perf_counter()
+            explorer.run(SegmentTask("a", "Cu", frame, None, 0, (300.0, 300.0), (0.0, 0.0), 1))
+            took.append(time.perf_counter() - started)
+        return (many - few) / (took[1] - took[0])
+
+    return run
+
+
+def alone(model: Path, frame: Frame, folder: Path, few: int, many: int):
+    """The same of ``lmp``."""
+    from ase.io import write
+
+    write(folder / "structure.lammps", frame.to_atoms(), format="lammps-data")
+
+    def run() -> float:
+        took = []
+        for steps in (few, many):
+            (folder / "in.lammps").write_text(INPUT.format(model=model, skin=SKIN, steps=steps))
+            took.append(timed(["lmp", "-in", "in.lammps", "-screen", "none", "-log", "none"], folder, **preload()))
+        return (many - few) / (took[1] - took[0])
+
+    return run
+
+
+def preload() -> dict[str, str]:
+    """deepmd's CUDA library, loaded on CPUs too, ends ``lmp`` when it finds no CUDA runtime, here that of torch."""
+    from importlib.util import find_spec
+
+    spec = find_spec("nvidia")
+    places = spec.submodule_search_locations if spec else ()
+    found = [str(path) for place in places for path in Path(place).glob("*/lib/libcudart.so.*")]
+    return {"LD_PRELOAD": ":".join(found[:1])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--atoms", type=int, nargs="+", default=[32, 108, 256], choices=CELLS)
+    parser.add_argument("--steps", type=int, default=400)
+    options = parser.parse_args()
+    print(f"{'model':<8} {'atoms':>6} {'explorer':>9} {'lmp':>9} {'ratio':>6}   (MD steps a second)")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        DESCRIPTORS.update(MODELS)
+        for label in MODELS:
+            (place := folder / label).mkdir()
+            model = frozen(tiny_checkpoint(place, ("Cu",), descriptor=label), place)
+            for atoms in options.atoms:
+                frame = Frame.from_atoms(bulk("Cu", cubic=True) * CELLS[atoms])
+                print(row(label, atoms, model, frame, place, options.steps), flush=True)
+
+
+def row(label: str, atoms: int, model: Path, frame: Frame, folder: Path, steps: int) -> str:
+    ways = [inside(model, frame, steps // 5, steps), alone(model, frame, folder, steps // 5, steps)]
+    found: list[list[float]] = [[], []]
+    for _ in range(REPEATS):
+        for way, speeds in zip(ways, found, strict=True):
+            speeds.append(way())
+    ours, theirs = map(median, found)
+    return f"{label:<8} {atoms:6d} {ours:9.1f} {theirs:9.1f} {ours / theirs:6.2f}"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(error.stderr.decode()) from None

@@ -1,0 +1,116 @@
+"""What a label costs beyond its program's own time: started for every label, resident, and in this process.
+
+    python tests/bench/bench_labels.py
+
+The program's own time is, cold: the same command with the same input, run by hand in turn with the labels;
+resident: from the geometry sent to the forces received; in process: the calculator alone. With a stand-in that prints
+an old output at once ("nothing"), and with pw.x where it is installed. Medians, milliseconds.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from espresso import OPTIONS, PSEUDO, section, silicon  # noqa: E402
+
+from pfdhpc.config.label import LabelSection  # noqa: E402
+from pfdhpc.engines.isolated.spawner import Spawner, clean_environment  # noqa: E402
+from pfdhpc.engines.registry import make_labeler  # noqa: E402
+
+EMT = {"calculator": "ase.calculators.emt.EMT"}
+
+
+def seconds(call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def row(title: str, whole: list[float], own: list[float], goal: float) -> None:
+    extra = median(a - b for a, b in zip(whole, own, strict=True))
+    figures = "".join(f"{1000 * value:12.1f}" for value in (median(whole), median(own), extra))
+    print(f"{title:<28}{figures}{goal:12.0f}")
+
+
+def cold(title: str, command: str, options: dict, spawner: Spawner, folder: Path, count: int) -> None:
+    labeler = make_labeler(
+        section({"command": command, "keep": True}, options), None, spawner, folder / "logs" / "x.log"
+    )
+    labeler.label(silicon(), {}, 100.0)
+    by_hand = next(path for path in (folder / "labels").iterdir() if path.name[0] != ".")
+
+    def run() -> None:
+        with open(by_hand / "out", "w") as output:
+            subprocess.run([command, "-in", "pw.in"], cwd=by_hand, env=clean_environment(), stdout=output, check=True)
+        shutil.rmtree(by_hand / "pwscf.save", ignore_errors=True)
+
+    whole, own = [], []
+    for _ in range(count):
+        own.append(seconds(run))
+        whole.append(seconds(lambda: labeler.label(silicon(), {}, 100.0)))
+    row(title, whole, own, 150.0)
+
+
+def resident(spawner: Spawner, folder: Path, count: int) -> None:
+    launch = {"command": "pw.x", "resident": True, "resident_labels": 10**6}
+    labeler = make_labeler(section(launch), None, spawner, folder / "logs" / "x.log")
+    labeler.label(silicon(), {}, 100.0)
+    protocol, own = labeler._running.protocol, []
+    calculate = protocol.calculate
+
+    def timed(*arguments):
+        found = []
+        own.append(seconds(lambda: found.append(calculate(*arguments))))
+        return found[0]
+
+    protocol.calculate = timed
+    whole = [seconds(lambda seed=seed: labeler.label(silicon(seed), {}, 100.0)) for seed in range(count)]
+    row("resident, pw.x", whole, own, 20.0)
+
+
+def in_process(count: int) -> None:
+    from ase.build import bulk
+    from ase.calculators.emt import EMT as Calculator
+
+    from pfdhpc.data import Frame
+
+    labeler = make_labeler(LabelSection(type="ase", options=EMT), None)
+    frame = Frame.from_atoms(bulk("Cu", cubic=True) * 3)
+
+    def alone() -> None:
+        atoms = frame.to_atoms()
+        atoms.calc = Calculator()
+        atoms.get_potential_energy()
+        atoms.get_stress()
+
+    own, whole = [], []
+    for _ in range(count):
+        own.append(seconds(alone))
+        whole.append(seconds(lambda: labeler.label(frame, {}, 100.0)))
+    row("in process, EMT 108 atoms", whole, own, 20.0)
+
+
+def main() -> None:
+    print(f"{'':<28}{'label':>12}{'program':>12}{'overhead':>12}{'goal':>12}")
+    with Spawner() as spawner, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        in_process(50)
+        nothing = folder / "nothing"
+        printed = Path(__file__).parents[1] / "data" / "qe" / "si2.out"
+        nothing.write_text(f"#!/bin/sh\nexec cat {printed}\n")
+        nothing.chmod(0o755)
+        (folder / "Si.upf").write_text("<UPF>")
+        options = OPTIONS | {"pseudo_dir": name, "pseudopotentials": {"Si": "Si.upf"}}
+        cold("cold, nothing", str(nothing), options, spawner, folder / "nothing-run", 30)
+        if shutil.which("pw.x") and PSEUDO.is_dir():
+            cold("cold, pw.x", "pw.x", OPTIONS, spawner, folder / "run", 15)
+            resident(spawner, folder / "resident", 15)
+
+
+if __name__ == "__main__":
+    main()

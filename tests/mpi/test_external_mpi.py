@@ -1,0 +1,87 @@
+"""Quantum ESPRESSO started by teams of an MPI job: alone, nested over two ranks, side by side, and when it fails."""
+
+import time
+
+import pytest
+from espresso import NESTED, ROOT, needs_openmpi, needs_qe, section, silicon, stand_in
+from mpi4py import MPI
+
+from pfdhpc.engines.isolated.spawner import Spawner
+from pfdhpc.engines.label import external
+from pfdhpc.engines.label.external import ExternalLabeler
+from pfdhpc.engines.label.programs.qe import QuantumEspresso
+from pfdhpc.engines.label.resident import ResidentLabeler
+from pfdhpc.errors import LabelError
+
+ENERGY = -212.24091927
+"""Of ``silicon()`` by a run by hand, eV."""
+
+
+@pytest.fixture
+def world():
+    return MPI.COMM_WORLD
+
+
+@pytest.fixture
+def folder(world, tmp_path):
+    """One folder for all ranks."""
+    return world.bcast(tmp_path)
+
+
+@pytest.fixture
+def spawner():
+    # Made here, after MPI has started: good enough for a test on one machine. A job makes it before.
+    with Spawner() as made:
+        yield made
+
+
+@needs_qe
+@needs_openmpi
+@pytest.mark.parametrize("kind", [ExternalLabeler, ResidentLabeler], ids=["cold", "resident"])
+def test_teams_label_at_once_on_all_their_ranks(world, folder, spawner, kind):
+    """Teams of two ranks: on four ranks there are two teams, whose nested launches share the cores."""
+    if world.size == 1:
+        pytest.skip("needs two ranks")
+    team = world.Split(world.rank // 2, world.rank)
+    name = f"labeler-{world.rank // 2}"
+    launch = {"command": NESTED, "env": ROOT, "resident": kind is ResidentLabeler}
+    labeler = kind(section(launch), team, spawner, folder / "labels", name)
+    used = time.process_time()
+    labels = [labeler.label(silicon(), {}, 100.0) for _ in range(1 + launch["resident"])]
+    assert time.process_time() - used < 2.0, "ranks that wait sleep"
+    for label in labels:
+        assert label.energy == pytest.approx(ENERGY, abs=2e-6)
+    assert len(set(team.allgather(labels[0].energy))) == 1
+    with pytest.raises(LabelError, match="SCF not converged after 2 iterations.*; see labels/"):
+        labeler.label(silicon(), {"input": {"electrons": {"electron_maxstep": 2}}}, 100.0)  # which ends a resident one
+    team.Free()
+
+
+def test_a_program_that_hangs_costs_its_team_one_label(world, folder, spawner, monkeypatch):
+    monkeypatch.setattr(QuantumEspresso, "patience", 0.2)
+    monkeypatch.setattr(external, "FAREWELL", 0.2)
+    if world.rank == 0:
+        stand_in(folder)
+    world.Barrier()
+    options = {"pseudo_dir": str(folder), "pseudopotentials": {"Si": "Si.upf"}, "kpts": "gamma"}
+    options["input"] = {"system": {"ecutwfc": 12}}
+    env = {"WAY": "hang", "PIDS": str(folder / f"told-{world.rank}")}
+    given = section({"command": str(folder / "pw.x"), "processes": 1, "env": env}, options)
+    labeler = ExternalLabeler(given, world, spawner, folder / "labels", "labeler-0")
+    begin = time.monotonic()
+    with pytest.raises(LabelError, match="time-out: longer than 0.5 s"):
+        labeler.label(silicon(), {}, 0.5)
+    assert time.monotonic() - begin < 10
+    world.Barrier()
+
+
+def test_what_only_the_leader_finds_wrong_is_wrong_for_all(world, folder, spawner):
+    if world.rank == 0:
+        stand_in(folder)
+    world.Barrier()
+    options = {"pseudo_dir": str(folder), "pseudopotentials": {"Si": "Si.upf"}, "kpts": "gamma"}
+    options["input"] = {"system": {"ecutwfc": 12}}
+    given = section({"command": str(folder / "pw.x"), "processes": world.size + 1}, options)
+    labeler = ExternalLabeler(given, world, spawner, folder / "labels", "labeler-0")
+    with pytest.raises(LabelError, match=f"ran on 1 processes, and {world.size + 1} were asked for"):
+        labeler.label(silicon(), {}, 20.0)

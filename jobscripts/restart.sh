@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by local.sh, slurm-chain.sh and pbs-chain.sh: run_job starts LAUNCH ... pfdhpc run INPUT, and starts it again
+# Sourced by local.sh and chain.sh: run_job starts LAUNCH ... pfdhpc run INPUT, and starts it again
 # where a rank was lost. When a rank dies (out of memory, a failed node, kill -9) the launcher ends the others:
 # what was committed is safe, and the next start goes on from there.
 # Sets run (directory), code (exit code), state, before and after (progress), and asked: USR1 or TERM (or Ctrl-C)

@@ -91,7 +91,8 @@ status() { echo none; }
 
 def test_a_slurm_job_is_submitted_again_as_it_was_given(tmp_path):
     """scontrol has a line for each job of an array; account and quality of service are handed on where there are."""
-    shutil.copy(ROOT / "jobscripts" / "slurm-chain.sh", tmp_path)
+    for name in ("slurm-chain.sh", "chain.sh"):
+        shutil.copy(ROOT / "jobscripts" / name, tmp_path)
     (tmp_path / "restart.sh").write_text(AFTER_A_RUN)
     facts = "JobId={} TimeLimit=01:00:00 Partition=p Command=/home/job-{}.sbatch WorkDir=/"
     lines = "\n".join(facts.format(n, n) for n in (7, 8))

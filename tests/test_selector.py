@@ -17,12 +17,12 @@ from pfdhpc.parallel.channel import local_channels
 from pfdhpc.parallel.layout import plan_layout
 from pfdhpc.roles import messages as m
 from pfdhpc.roles.apply import apply
-from pfdhpc.roles.describe import make_quests
 from pfdhpc.roles.folder import RunFolder
 from pfdhpc.roles.metrics import exploring_errors
 from pfdhpc.roles.policy import plan, trust_band
 from pfdhpc.roles.selector import Selector
 from pfdhpc.roles.state import LABEL, SELECT
+from pfdhpc.select.quests import make_quests
 
 CANDIDATES = make_records(6)
 REFERENCE = make_records(3, seed=1, level="pbe")

@@ -17,9 +17,9 @@ import numpy as np
 from ..config.select import DescriptorSection
 from ..data import Frame
 from ..errors import InputError, TaskError
-from ..select.bandwidth import density_bandwidth, spread_bandwidth
+from ..select.bandwidth import given_bandwidth, spread_bandwidth
 from ..select.entropy import Environments
-from ..select.quests import QuestsDescriptor
+from ..select.quests import make_quests
 from ..store.container import publish
 
 THRESHOLD = 0.0
@@ -65,9 +65,10 @@ class Coverage:
         return found
 
     def _bandwidth(self, known: np.ndarray) -> float:
-        if self.bandwidth == "density":
-            return density_bandwidth(float(np.mean([frame.volume / len(frame) for frame in self.frames])))
-        return spread_bandwidth(known[:SAMPLE]) if self.bandwidth == "spread" else float(self.bandwidth)
+        def volume_per_atom() -> float:
+            return float(np.mean([frame.volume / len(frame) for frame in self.frames]))
+
+        return given_bandwidth(self.bandwidth, volume_per_atom) or spread_bandwidth(known[:SAMPLE])
 
 
 def describer(descriptor: Mapping[str, Any], species: Sequence[int], model: Path | None = None) -> Describe:
@@ -79,14 +80,7 @@ def describer(descriptor: Mapping[str, Any], species: Sequence[int], model: Path
         from ..engines.descriptor import ModelDescriptor
 
         return ModelDescriptor(model)
-    return QuestsDescriptor(
-        neighbours=section.neighbours,
-        cutoff=section.cutoff,
-        smoothing=section.smoothing,
-        species=tuple(sorted(species)) if section.type == "chemistry" else (),
-        species_weight=section.species_weight,
-        precision=section.precision,
-    )
+    return make_quests(section, species)
 
 
 def thinned(frames: Iterable[Frame], n_atoms: int) -> list[Frame]:

@@ -15,7 +15,7 @@ from ..config.explore import ends
 from ..config.select import SelectSection
 from ..engines.base import SegmentTask
 from ..parallel.layout import EXPLORER, LABELER, TRAINER, Layout, Team
-from ..select.bandwidth import density_bandwidth
+from ..select.bandwidth import given_bandwidth
 from . import aimd
 from . import messages as m
 from .elastic import seated
@@ -182,10 +182,12 @@ def trust_band(section: SelectSection, state: RunState) -> tuple[float, float]:
 
 def _bandwidth(section: SelectSection, state: RunState) -> float | None:
     """h in 1/Å, None where it follows from the descriptors."""
-    if section.bandwidth == "density":
+
+    def volume_per_atom() -> float:
         volumes = [replica.start.volume / len(replica.start) for replica in state.replicas]
-        return density_bandwidth(sum(volumes) / len(volumes))
-    return None if section.bandwidth == "spread" else section.bandwidth
+        return sum(volumes) / len(volumes)
+
+    return given_bandwidth(section.bandwidth, volume_per_atom)
 
 
 def _start_volumes(state: RunState) -> dict[str, float]:

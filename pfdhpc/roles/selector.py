@@ -6,9 +6,10 @@ from typing import Any
 
 from ..config import Config
 from ..data import Record
+from ..select.quests import make_quests
 from ..store.cache import ArrayCache
 from . import messages as m
-from .describe import Describe, compute_device, make_model, make_quests
+from .describe import Describe, compute_device, make_model
 from .folder import RunFolder
 from .reduction import Reduction
 from .reference import Shard

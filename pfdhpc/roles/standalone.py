@@ -15,11 +15,12 @@ from ..data.io import read_atoms
 from ..errors import InputError
 from ..select.bandwidth import given_bandwidth, spread_bandwidth, unsuitable
 from ..select.filters import Filter
+from ..select.quests import make_quests
 from ..store.export import atoms_of
 from ..store.store import LABELLED, read_records
 from . import messages as m
 from .comparison import SAMPLE, Progress
-from .describe import Describe, compute_device, make_model, make_quests
+from .describe import Describe, compute_device, make_model
 from .folder import RunFolder
 from .reduction import Reduction
 from .reference import Shard, block_of, owner_of

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from ase.data import chemical_symbols
 
+from ..config.select import DescriptorSection
 from ..data import Frame
 from .neighbours import FAR, Neighbourhoods, Points, neighbourhoods, points_of
 
@@ -258,6 +259,19 @@ def _stacks(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
         stack.append(frame)
     if stack:
         yield stack
+
+
+def make_quests(section: DescriptorSection, species: Sequence[int], device: str = "cpu") -> QuestsDescriptor:
+    """As [select.descriptor] has it: ``species`` (atomic numbers) are told apart unless it says they are not."""
+    return QuestsDescriptor(
+        neighbours=section.neighbours,
+        cutoff=section.cutoff,
+        smoothing=section.smoothing,
+        species=tuple(sorted(species)) if section.type == "chemistry" else (),
+        species_weight=section.species_weight,
+        precision=section.precision,
+        device=device,
+    )
 
 
 def descriptors(frame: Frame, k: int = 32, cutoff: float = 5.0) -> np.ndarray:

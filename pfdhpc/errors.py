@@ -11,12 +11,17 @@ EXIT_INCOMPLETE = 3
 class InputError(ValueError):
     """One or more problems in what the user gave; nothing was started.
 
-    Each problem is one line, ``section.key: what is wrong; what to do``.
+    Each problem is one line, ``section.key: what is wrong; what to do``; what cannot be printed in the names
+    and values it repeats is escaped.
     """
 
     def __init__(self, problems: str | Iterable[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [_printable(line) for line in ([problems] if isinstance(problems, str) else problems)]
         super().__init__("\n".join(self.problems))
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(line.splitlines()))
 
 
 class TaskError(RuntimeError):

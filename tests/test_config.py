@@ -59,6 +59,13 @@ def test_all_problems_are_reported_at_once_with_key_and_suggestion(values, tmp_p
     assert "train.steps" in text and "'many'" in text
 
 
+def test_keys_that_need_quotes_are_named_as_written(values, tmp_path):
+    values["explore"] |= {"max-steps": 3, "a b": 4}
+    values["\n"] = 5
+    found = problems(values, tmp_path)
+    assert [line.split(": unknown key")[0] for line in found] == ["explore.max-steps", 'explore."a b"', r'"\n"']
+
+
 def test_missing_section_is_named(values, tmp_path):
     del values["explore"]
     assert problems(values, tmp_path)[0].startswith("explore: missing")

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_origin
@@ -131,6 +132,7 @@ def _explain_value(item: dict[str, Any], message: str) -> str:
     location = item["loc"]
     key = _key(location) or "input"
     if item["type"] == "extra_forbidden":
+        key = ".".join(filter(None, [_key(location[:-1]), _as_written(location[-1])]))
         if key in HINTS:
             return f"{key}: unknown key; {HINTS[key]}"
         allowed = _siblings(location[:-1])
@@ -140,6 +142,11 @@ def _explain_value(item: dict[str, Any], message: str) -> str:
     if item["type"] == "missing":
         return f"{key}: missing; {_description(location)}".rstrip("; ")
     return f"{key}: {message} (given: {item['input']!r})"
+
+
+def _as_written(name: Any) -> str:
+    """A key of the user's as TOML has it: quoted where it is not a bare one."""
+    return name if re.fullmatch(r"[\w-]+", str(name), re.ASCII) else json.dumps(str(name))
 
 
 def _key(location: tuple) -> str:

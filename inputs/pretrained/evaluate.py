@@ -7,6 +7,7 @@ lines ``<!-- errors: begin -->`` and ``<!-- errors: end -->`` is replaced.
 Root-mean-square errors: energy in meV/atom, force component in eV/Å, virial
 component in meV/atom. "Force size" is the root mean square of the labels.
 """
+
 import argparse
 import json
 from pathlib import Path
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 BEGIN, END = "<!-- errors: begin -->\n", "<!-- errors: end -->"
-HEADER = ("| material | branch | frames: training | validation | energy (meV/atom) | force (eV/Å) "
-          "| force size (eV/Å) | virial (meV/atom) |\n|---|---|---|---|---|---|---|---|\n")
+HEADER = (
+    "| material | branch | frames: training | validation | energy (meV/atom) | force (eV/Å) "
+    "| force size (eV/Å) | virial (meV/atom) |\n|---|---|---|---|---|---|---|---|\n"
+)
 
 
 def load_system(folder):
@@ -37,10 +40,12 @@ def residuals(model, folder):
     n_frames, n_atoms = data["real_atom_types"].shape
     types = model_types(model, folder, data["real_atom_types"])
     energy, force, virial = model.eval(data["coord"], data["box"], types, mixed_type=True)[:3]
-    return {"energy": (energy.reshape(n_frames) - data["energy"]) / n_atoms,
-            "force": force.ravel() - data["force"].ravel(),
-            "virial": (virial.reshape(n_frames, 9) - data["virial"]).ravel() / n_atoms,
-            "force_size": data["force"].ravel()}
+    return {
+        "energy": (energy.reshape(n_frames) - data["energy"]) / n_atoms,
+        "force": force.ravel() - data["force"].ravel(),
+        "virial": (virial.reshape(n_frames, 9) - data["virial"]).ravel() / n_atoms,
+        "force_size": data["force"].ravel(),
+    }
 
 
 def rms(values):
@@ -58,14 +63,14 @@ def errors_of(model, folders):
 
 def training_counts(data):
     """Number of training frames per branch, by material and in all."""
-    counts = {name: row["train"] for name, row in
-              json.loads((data / "counts.json").read_text()).items()}
+    counts = {name: row["train"] for name, row in json.loads((data / "counts.json").read_text()).items()}
     return counts | {"all": sum(counts.values())}
 
 
 def all_errors(model_file, data):
     """One row per material and branch, then one per branch over everything."""
     from deepmd.infer import DeepPot
+
     trained_on = training_counts(data)
     rows = []
     for branch in sorted(path.name for path in data.iterdir() if path.is_dir()):
@@ -73,18 +78,19 @@ def all_errors(model_file, data):
         materials = sorted((data / branch / "valid").iterdir())
         groups = {path.name: sorted(path.iterdir()) for path in materials}
         groups["all"] = [folder for group in groups.values() for folder in group]
-        rows += [{"material": name, "branch": branch, "n_training": trained_on[name]}
-                 | errors_of(model, folders)
-                 for name, folders in groups.items()]
+        rows += [
+            {"material": name, "branch": branch, "n_training": trained_on[name]} | errors_of(model, folders)
+            for name, folders in groups.items()
+        ]
     return sorted(rows, key=lambda row: (row["material"] == "all", row["material"]))
 
 
 def table(rows):
     """The rows in markdown."""
-    line = ("| {material} | {branch} | {n_training} | {n_frames} | {e:.1f} | {force:.3f} "
-            "| {force_size:.2f} | {v:.1f} |\n")
-    return HEADER + "".join(
-        line.format(e=1e3 * row["energy"], v=1e3 * row["virial"], **row) for row in rows)
+    line = (
+        "| {material} | {branch} | {n_training} | {n_frames} | {e:.1f} | {force:.3f} | {force_size:.2f} | {v:.1f} |\n"
+    )
+    return HEADER + "".join(line.format(e=1e3 * row["energy"], v=1e3 * row["virial"], **row) for row in rows)
 
 
 def splice(readme, text):

@@ -14,6 +14,7 @@ Output, in deepmd/npy mixed format (Å, eV, eV/Å; virial in eV)::
 
 Usage: python make_data.py OUT [--workers 2] [--materials Si SiC ...]
 """
+
 import argparse
 import json
 import multiprocessing
@@ -26,24 +27,29 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 BRANCHES = ("MatPES_r2SCAN", "MPtrj_PBE")
-ELEMENTS = ("H", "Li", "C", "O", "F", "Na", "Mg", "Al", "Si", "Cl",
-            "Cu", "Ga", "Ge", "As", "Ag", "Au")
+ELEMENTS = ("H", "Li", "C", "O", "F", "Na", "Mg", "Al", "Si", "Cl", "Cu", "Ga", "Ge", "As", "Ag", "Au")
 SEED = 20260
-MAX_STRAIN = 0.06            # largest strain component, no unit
+MAX_STRAIN = 0.06  # largest strain component, no unit
 DISPLACEMENT = (0.02, 0.35)  # root-mean-square displacement of an atom, Å
-MAX_FORCE = 20.0             # eV/Å; harder frames are dropped
-TIMESTEP = 1.5               # fs, molecular dynamics
+MAX_FORCE = 20.0  # eV/Å; harder frames are dropped
+TIMESTEP = 1.5  # fs, molecular dynamics
 N_MD_STEPS, MD_STRIDE = 160, 10
 EMPHASIS = ("Si", "SiC", "Al", "Ag", "Au", "AgAu")
 
 # name: (crystal structure, lattice constant in Å, MD temperature in K)
 CUBIC = {
-    "C": ("diamond", 3.56, 2500), "Si": ("diamond", 5.45, 1400),
-    "Ge": ("diamond", 5.71, 1000), "SiC": ("zincblende", 4.37, 2200),
-    "GaAs": ("zincblende", 5.70, 1000), "Al": ("fcc", 4.04, 1000),
-    "Cu": ("fcc", 3.61, 1300), "Ag": ("fcc", 4.12, 1200),
-    "Au": ("fcc", 4.13, 1200), "NaCl": ("rocksalt", 5.65, 900),
-    "LiF": ("rocksalt", 4.04, 1000), "MgO": ("rocksalt", 4.23, 2000),
+    "C": ("diamond", 3.56, 2500),
+    "Si": ("diamond", 5.45, 1400),
+    "Ge": ("diamond", 5.71, 1000),
+    "SiC": ("zincblende", 4.37, 2200),
+    "GaAs": ("zincblende", 5.70, 1000),
+    "Al": ("fcc", 4.04, 1000),
+    "Cu": ("fcc", 3.61, 1300),
+    "Ag": ("fcc", 4.12, 1200),
+    "Au": ("fcc", 4.13, 1200),
+    "NaCl": ("rocksalt", 5.65, 900),
+    "LiF": ("rocksalt", 4.04, 1000),
+    "MgO": ("rocksalt", 4.23, 2000),
     "LiH": ("rocksalt", 4.02, 700),
 }
 MATERIALS = tuple(CUBIC) + ("AgAu", "Mg")
@@ -72,8 +78,7 @@ def alloy_cells(rng):
     fcc = bulk("Ag", "fcc", a=4.125, cubic=True)
     cells = []
     for symbols in ("Ag2Au2", "AgAu3", "Ag3Au"):
-        cells.append(Atoms(symbols, scaled_positions=fcc.get_scaled_positions(),
-                           cell=fcc.cell, pbc=True))
+        cells.append(Atoms(symbols, scaled_positions=fcc.get_scaled_positions(), cell=fcc.cell, pbc=True))
     layered = make_supercell(bulk("Ag", "fcc", a=4.125), np.diag([1, 1, 2]))
     layered.symbols[1] = "Au"
     cells.append(layered)
@@ -116,8 +121,7 @@ def hot_frames(ideal, temperature, calculator, rng):
     atoms = distort(ideal, rng)
     atoms.calc = calculator
     MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
-    dynamics = Langevin(atoms, TIMESTEP * units.fs, temperature_K=temperature,
-                        friction=0.02 / units.fs, rng=rng)
+    dynamics = Langevin(atoms, TIMESTEP * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng)
     frames = []
     for _ in range(N_MD_STEPS // MD_STRIDE):
         dynamics.run(MD_STRIDE)
@@ -138,8 +142,8 @@ def calculators():
     """One ASE calculator per branch (energies in eV, stress in eV/Å^3)."""
     from diep.pretrained import make_calculator
     from sevenn.calculator import SevenNetCalculator
-    return {"MatPES_r2SCAN": make_calculator(),
-            "MPtrj_PBE": SevenNetCalculator("7net-0", device="cpu")}
+
+    return {"MatPES_r2SCAN": make_calculator(), "MPtrj_PBE": SevenNetCalculator("7net-0", device="cpu")}
 
 
 def label(atoms, calculator):
@@ -148,9 +152,14 @@ def label(atoms, calculator):
     atoms.wrap()
     atoms.calc = calculator
     stress = atoms.get_stress(voigt=False)
-    return {"symbols": atoms.get_chemical_symbols(), "coord": atoms.positions,
-            "box": atoms.cell.array, "energy": atoms.get_potential_energy(),
-            "force": atoms.get_forces(), "virial": -stress * atoms.get_volume()}
+    return {
+        "symbols": atoms.get_chemical_symbols(),
+        "coord": atoms.positions,
+        "box": atoms.cell.array,
+        "energy": atoms.get_potential_energy(),
+        "force": atoms.get_forces(),
+        "virial": -stress * atoms.get_volume(),
+    }
 
 
 def trusted(labels):
@@ -160,13 +169,13 @@ def trusted(labels):
     largest force exceeds twice that of SevenNet-0 plus 2 eV/Å is dropped.
     """
     largest = {branch: np.abs(labels[branch]["force"]).max() for branch in BRANCHES}
-    return (max(largest.values()) < MAX_FORCE
-            and largest["MatPES_r2SCAN"] < 2 * largest["MPtrj_PBE"] + 2)
+    return max(largest.values()) < MAX_FORCE and largest["MatPES_r2SCAN"] < 2 * largest["MPtrj_PBE"] + 2
 
 
 def labelled_material(name):
     """Label one material: a list with one dict per frame, keyed by branch."""
     import torch
+
     torch.set_num_threads(1)
     calcs = calculators()
     frames = frames_of(name, calcs["MatPES_r2SCAN"])
@@ -193,16 +202,14 @@ def write_system(folder, rows):
 def write_groups(folder, rows):
     """Split frames by number of atoms and write one system for each."""
     for n_atoms in sorted({len(row["symbols"]) for row in rows}):
-        write_system(folder / f"n{n_atoms}",
-                     [row for row in rows if len(row["symbols"]) == n_atoms])
+        write_system(folder / f"n{n_atoms}", [row for row in rows if len(row["symbols"]) == n_atoms])
 
 
 def split(rows, name):
     """Give one frame in eight to validation: (training, validation)."""
     rng = np.random.default_rng([SEED + 1, MATERIALS.index(name)])
     held_out = set(rng.permutation(len(rows))[: len(rows) // 8].tolist())
-    return ([r for i, r in enumerate(rows) if i not in held_out],
-            [r for i, r in enumerate(rows) if i in held_out])
+    return ([r for i, r in enumerate(rows) if i not in held_out], [r for i, r in enumerate(rows) if i in held_out])
 
 
 def write_all(out, labelled):

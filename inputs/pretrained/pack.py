@@ -2,6 +2,7 @@
 
 Usage: python pack.py DATA      (writes DATA/<branch>/train.lmdb)
 """
+
 import sys
 from pathlib import Path
 

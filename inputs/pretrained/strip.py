@@ -2,6 +2,7 @@
 
 Usage: python strip.py CHECKPOINT.pt OUTPUT.pt
 """
+
 import sys
 
 import torch

@@ -131,7 +131,7 @@ class Pool:
             if candidate.seen == len(self._picks):
                 best.append(candidate)
             else:
-                self._update(candidate)
+                self._update(candidate, self._heap[0] if self._heap else None)
                 heappush(self._heap, candidate.rank)
         for candidate in best:
             heappush(self._heap, candidate.rank)
@@ -173,14 +173,16 @@ class Pool:
         self._heap = [candidate.rank for candidate in self._candidates.values()]
         heapify(self._heap)
 
-    def _update(self, candidate: Candidate) -> None:
-        """Add the picks it has not been compared with, one by one in their order."""
+    def _update(self, candidate: Candidate, rival: tuple | None) -> None:
+        """Add the picks it has not been compared with, in their order, until the rival in the heap is better."""
         unseen = Box.of_several(self._around_picks[candidate.seen :])
         bounds = candidate.box.log_bounds(unseen, self._h).tolist()
         for environments, log_bound in zip(self._picks[candidate.seen :], bounds, strict=True):
-            candidate.compare(environments, log_bound)
-        candidate.seen = len(self._picks)
-        self._rate(candidate)
+            candidate.seen += 1
+            if candidate.compare(environments, log_bound):
+                self._rate(candidate)
+                if rival is not None and rival < candidate.rank:
+                    break
 
     def _rate(self, candidate: Candidate) -> None:
         if self._by_lot():

@@ -49,10 +49,15 @@ class Lot:
         """A lot that has not been compared with anything; ``more`` are the fields of a subclass."""
         return cls(environments, Box.around(environments), np.full(len(environments), -np.inf), *more)
 
-    def compare(self, known: Environments, log_bound: float) -> None:
-        """Add some environments; ``log_bound`` is ln of what they add to any of ours, at most."""
-        if log_bound >= self.log_sums.min(initial=np.inf) + NEGLIGIBLE:
+    def compare(self, known: Environments, log_bound: float) -> bool:
+        """Add some environments, unless they are too far; whether they were added.
+
+        ``log_bound`` is ln of what they add to any of ours, at most.
+        """
+        near = log_bound >= self.log_sums.min(initial=np.inf) + NEGLIGIBLE
+        if near:
             self.log_sums = np.logaddexp(self.log_sums, self.environments.log_sums(known))
+        return bool(near)
 
 
 def compare_all(

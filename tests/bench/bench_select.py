@@ -35,7 +35,7 @@ from ase.build import bulk
 from pfdhpc import select_frames
 from pfdhpc.data import Frame
 from pfdhpc.roles.standalone import Material, Selection, choose, standalone_section
-from pfdhpc.select.entropy import delta_entropy, diversity, entropy
+from pfdhpc.select.entropy import Environments, delta_entropy, diversity, entropy
 from pfdhpc.select.quests import QuestsDescriptor
 
 H, CHUNK, BATCH = 0.015, 2, 1000
@@ -163,42 +163,58 @@ def growth(options: argparse.Namespace) -> None:
             f"   240 candidates, {len(found.indices):>3} picks {seconds:>8.2f} ({1e3 * seconds / picks:.1f})",
             flush=True,
         )
-    print("240 candidates, 40 picks: CPU seconds of all ranks together, by the operating system")
-    alone = None
+    print("240 candidates, 40 picks: CPU seconds of all ranks together, beside those of one rank that does it all")
+    print("while as many others do the same, for what shares a processor's caches is slower")
     for ranks in (1, 2, 4):
-        line = ["mpiexec", "-n", str(ranks), sys.executable, "-m", "mpi4py", __file__, "share"]
-        told = min(
-            (subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)),
-            key=lambda words: float(words[0]),
-        )
-        alone = alone or (float(told[0]), told[2])
-        same = "same picks" if told[2] == alone[1] else "DIFFERENT picks"
-        ratio = float(told[0]) / alone[0]
-        print(f"  {ranks} ranks {float(told[0]):>8.2f} ({ratio:.2f}), wall {float(told[1]):.2f} s, {same}", flush=True)
+        alone, together = on_ranks(ranks, "alone"), on_ranks(ranks, "share")
+        same = "same picks" if together[2] == alone[2] else "DIFFERENT picks"
+        cpu, one = float(together[0]), float(alone[0]) / ranks
+        pairs = float(together[3]) * ranks / float(alone[3])
+        figures = f"{cpu:>8.2f} beside {one:.2f} ({cpu / one:.2f}), pairs of environments compared {pairs:.2f}"
+        print(f"  {ranks} ranks {figures}, wall {float(together[1]):.2f} s, {same}", flush=True)
     print()
 
 
-def share(options: argparse.Namespace) -> None:
-    """One rank's part of a selection: prints CPU seconds of all, wall seconds, and the picks."""
+def on_ranks(ranks: int, part: str) -> list[str]:
+    """What the fastest of three runs of a part on some ranks prints."""
+    line = ["mpiexec", "-n", str(ranks), sys.executable, "-m", "mpi4py", __file__, part]
+    runs = (subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() for _ in range(3))
+    return min(runs, key=lambda words: float(words[0]))
+
+
+def alone(options: argparse.Namespace) -> None:
+    """A whole selection on every rank, each for itself."""
+    share(options, together=False)
+
+
+def share(options: argparse.Namespace, together: bool = True) -> None:
+    """One rank's part of a selection: prints CPU seconds of all, wall seconds, the picks, and pairs compared by all."""
     from mpi4py import MPI
 
     from pfdhpc.parallel.channel import MpiChannel
 
     comm, section = MPI.COMM_WORLD, standalone_section({"max_sel": 40})
-    material = Material(section, comm.rank, comm.size)
+    material = Material(section, comm.rank, comm.size) if together else Material(section)
     for atoms in cells(20, 1, most=0.08):
         material.refer(Frame.from_atoms(atoms), "reference")
     for atoms in cells(240, 2):
         material.consider(Frame.from_atoms(atoms), "candidate")
     select_frames(cells(2, 3), cells(1, 4), 1)  # loads torch
-    channel = MpiChannel(comm) if comm.size > 1 else None
+    channel = MpiChannel(comm) if together and comm.size > 1 else None
+    pairs, log_sums = [], Environments.log_sums
+
+    def counted(some: Environments, known: Environments, *tolerance: float) -> np.ndarray:
+        pairs.append(len(some) * len(known))
+        return log_sums(some, known, *tolerance)
+
+    Environments.log_sums = counted
     comm.barrier()
     started, cpu = time.perf_counter(), time.process_time()
     found = choose(section, material, channel=channel)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - started
-    total = comm.reduce(cpu)
+    total, compared = comm.reduce(cpu), comm.reduce(sum(pairs))
     if comm.rank == 0:
-        print(total, wall, ",".join(map(str, found.indices)))
+        print(total, wall, ",".join(map(str, found.indices)), compared)
 
 
 def quality(options: argparse.Namespace) -> None:
@@ -290,7 +306,7 @@ class _Loaded:
         ]
 
 
-PARTS = {"peer": peer, "growth": growth, "quality": quality, "memory": memory, "share": share}
+PARTS = {"peer": peer, "growth": growth, "quality": quality, "memory": memory, "share": share, "alone": alone}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ source "$here/restart.sh"
 run_job
 
 job=${PFDHPC_JOB:-1}
+# shellcheck disable=SC2154 # system and stopped come from the script that sources this one
 echo "$system: job $job of at most $MAX_JOBS, exit code $code, $state, progress $before -> $after"
 # The state counts too: a launcher may turn exit code 3 into one of its own (137), but not into 0, 1 or 2.
 if [[ $code -le 2 || ($code -ne 3 && $state != incomplete) ]] && ! crashed; then
@@ -21,6 +22,7 @@ if [[ $code -le 2 || ($code -ne 3 && $state != incomplete) ]] && ! crashed; then
 elif [[ $(status reason) == *"/STOP was there"* ]]; then
     echo "$system: stopped by hand: not submitted again"
 elif [[ $asked == TERM ]]; then
+    # shellcheck disable=SC2154
     echo "$system: $stopped: not submitted again"
 elif [[ $after == "$before" ]]; then
     echo "$system: nothing progressed in this job: not submitted again"

@@ -46,7 +46,7 @@ install_gpaw_and_pfdhpc() {
     printf '%s\n' 'mpi = True' 'compiler = "mpicc"' 'noblas = True' 'nolibxc = True' 'fftw = False' \
         'scalapack = False' 'libraries = []' >"$config/siteconfig.py"
     # No cache: a wheel compiled for another environment would carry that one's library path.
-    GPAW_CONFIG=$config/siteconfig.py pip install --no-cache-dir -e "${root}[gpaw,test]"
+    GPAW_CONFIG=$config/siteconfig.py pip install --no-cache-dir -e "${root}[gpaw,metatrain,test]"
     rm -r "$config"
 }
 

@@ -43,6 +43,18 @@ DESCRIPTORS = {
         "precision": "float64",
         "seed": 1,
     },
+    "dpa4": {
+        "type": "dpa4",
+        "rcut": 4.5,
+        "sel": 20,
+        "channels": 8,
+        "n_radial": 4,
+        "lmax": 1,
+        "mmax": 1,
+        "n_blocks": 1,
+        "precision": "float64",
+        "seed": 1,
+    },
 }
 
 
@@ -89,5 +101,7 @@ def _params(type_map, descriptor, seed) -> dict:
         "descriptor": section,
         "fitting_net": {"neuron": [8, 8], "precision": "float64", "seed": seed},
     }
+    if descriptor == "dpa4":
+        model["type"], model["fitting_net"]["type"] = "dpa4", "dpa4_ener"
     training = {"training_data": {"systems": ["none"]}, "numb_steps": 1}
     return normalize({"model": model, "loss": {"type": "ener"}, "training": training})["model"]

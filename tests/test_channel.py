@@ -3,7 +3,7 @@
 import threading
 import time
 
-from pfdhpc.parallel.channel import InlineChannel, local_channels
+from pfdhpc.parallel.channel import InlineChannel, local_channels, pause
 
 
 def test_messages_arrive_in_order_with_their_source():
@@ -21,6 +21,20 @@ def test_receive_gives_up_after_its_timeout_and_wakes_when_something_comes():
     assert 0.05 <= time.monotonic() - started < 1.0
     threading.Timer(0.05, one.send, (1, "late")).start()
     assert two.receive(5.0) == (0, "late")
+
+
+def test_a_wait_ends_when_it_has_been_long_enough_for_another_reason():
+    channel, done = local_channels(1)[0], threading.Event()
+    threading.Timer(0.05, done.set).start()
+    assert channel.receive(20.0, done.is_set) is None
+
+
+def test_a_rank_that_waits_hardly_uses_its_core_and_one_that_waited_shortly_hears_at_once():
+    used = time.process_time()
+    assert local_channels(1)[0].receive(2.0) is None
+    assert time.process_time() - used < 0.1
+    assert pause(0.0) <= 1e-4 and pause(0.004) <= 1e-3
+    assert pause(0.1) == pause(1e4) <= 0.01
 
 
 def test_roles_take_turns_in_one_thread():

@@ -57,10 +57,14 @@ def test_check_accepts_what_was_written_and_plan_finds_no_waste(folder, capsys):
 @pytest.mark.parametrize("workflow", list(init.WORKFLOWS))
 @pytest.mark.parametrize("n_gpus", [0, 1, 4, 8])
 def test_every_workflow_fits_its_job_script(folder, parent, workflow, n_gpus, capsys):
-    words = ["--from", "POSCAR", "--model", "POSCAR", "--gpu", str(n_gpus), "--scheduler", "slurm"]
+    write("pool.extxyz", [bulk("Si", a=5.3 + 0.001 * place) for place in range(300)])
+    given = "pool.extxyz" if workflow == "simplify" else "POSCAR"
+    words = ["--from", given, "--model", "POSCAR", "--gpu", str(n_gpus), "--scheduler", "slurm"]
     assert main(["init", workflow, *words]) == 0
     config = load("input.toml")
-    assert config.workflow == workflow and config.system[0].name == "Si" and config.model.branch
+    assert config.workflow == workflow and config.model.branch
+    assert [system.name for system in config.system] == (["Si"] if workflow != "simplify" else [])
+    assert config.pool is None or config.pool.names == ["pool"]
     script = (folder / "job.sbatch").read_text()
     tasks = script.partition("--ntasks-per-node=")[2].split()[0]
     assert (f"--gpus-per-node={n_gpus}\n" in script) == bool(n_gpus)
@@ -160,6 +164,8 @@ def test_job_scripts_are_shell(folder, parent, system):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     text = script.read_text()
     assert "@" not in text.replace("USR1@20", "") and "EDIT" in text
+    checker = shutil.which("shellcheck")
+    assert checker is None or subprocess.run([checker, "-x", "-e", "SC1091", script], cwd=ROOT).returncode == 0
     sourced = [line.split('"')[1] for line in text.splitlines() if line.startswith("source")]
     assert sourced and all(os.path.isfile(path) for path in sourced)
 

@@ -30,6 +30,64 @@ def test_every_job_script_is_shell(script):
         assert "Edit:" in text and "pfdhpc plan" in text and "MAX_JOBS" in text
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+    checker = shutil.which("shellcheck")
+    if checker is None:
+        pytest.skip("no shellcheck here: apt-get install shellcheck")
+    done = subprocess.run([checker, "-x", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+QSUB = """#!/usr/bin/env bash
+# Runs what is submitted at once, as PBS would: its variables by -v, a node file, the folder it was submitted from.
+echo "qsub $*" >>"$HERE/submitted"
+if [[ $1 == -v ]]; then IFS=, read -ra given <<<"$2"; export "${given[@]}"; shift 2; fi
+export PBS_O_WORKDIR=$PWD PBS_NODEFILE=$HERE/nodes PBS_JOBID=$RANDOM.server
+bash "$1"
+"""
+RUN = """#!/usr/bin/env bash
+case "$*" in
+*where*) echo "$HERE" ;;
+*"pfdhpc run"*)
+    echo "$*" >>"$HERE/started"
+    starts=$(wc -l <"$HERE/started")
+    state=incomplete code=3
+    if ((starts == 3)); then state=complete code=0; fi
+    echo "{\\"state\\": \\"$state\\", \\"reason\\": \\"\\", \\"progress\\": $starts}" >"$HERE/status.json"
+    exit $code ;;
+*) exec @python@ "$@" ;;
+esac
+"""
+
+
+def test_what_init_writes_for_pbs_runs_to_the_end_of_its_chain(tmp_path, monkeypatch, capsys):
+    """A qsub on the path makes it a PBS machine; three jobs, each submitted by the one before."""
+    from pfdhpc.cli.main import main
+
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tmp_path / "nodes").write_text("a\n" * 4)
+    launcher = '#!/usr/bin/env bash\necho "$1 $2" >>"$HERE/launched"; shift 2; exec "$@"\n'
+    for name, text in (("qsub", QSUB), ("mpiexec", launcher), ("python", RUN.replace("@python@", sys.executable))):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    system = os.pathsep.join(["/usr/bin", "/bin"])
+    monkeypatch.setattr("pfdhpc.cli.init.shutil.which", lambda name: {"qsub": str(tools / "qsub")}.get(name))
+    monkeypatch.setattr(sys, "executable", str(tools / "python"))  # the environment the script puts on PATH
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "finetune", "--gpu", "0"]) == 0
+    assert "qsub job.pbs" in capsys.readouterr().out
+    environment = {"PATH": f"{tools}:{system}", "HERE": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(["qsub", "job.pbs"], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr  # of the first job; the last one is complete
+    submitted = (tmp_path / "submitted").read_text().splitlines()
+    assert submitted[0] == "qsub job.pbs" and len(submitted) == 3
+    assert submitted[1:] == [f"qsub -v INPUT=input.toml,PFDHPC_JOB={job} job.pbs" for job in (2, 3)]
+    assert (tmp_path / "launched").read_text() == "-n 4\n" * 3
+    assert "job 3 of at most 20, exit code 0, complete" in done.stdout
+
+
 @pytest.fixture
 def pbs(tmp_path):
     """A job of pbs.pbs on two nodes, with programs that only tell how they were called."""

@@ -236,3 +236,63 @@ def test_what_a_distillation_would_not_read_is_refused(values, tmp_path, section
         values["explore"]["options"] = {"calculator": "ase.calculators.emt.EMT"}
     values.setdefault(section, {})[key] = value
     assert words in "\n".join(problems(values, tmp_path))
+
+
+TEACHER = {"calculator": "ase.calculators.emt.EMT"}
+
+
+def distillation(values, tmp_path, model, **sections):
+    values |= {"workflow": "distill", "student": {"preset": "se_e2_a"}, "model": model, **sections}
+    values.pop("label", None)
+    values["explore"] = {"steps": 40, **sections.get("explore", {})}
+    return parse(values, tmp_path)
+
+
+def test_any_ase_calculator_is_a_teacher_that_explores_and_labels(values, tmp_path):
+    from pfdhpc.config.teacher import calculator_identity, labeling
+
+    (tmp_path / "mine").mkdir()
+    config = distillation(values, tmp_path, {**TEACHER, "arguments": {"asap_cutoff": True}, "path": "mine"})
+    assert config.explore.engine == "ase" and config.label.type == "teacher" and config.label.batch == 1
+    assert config.explore.options["arguments"] == {"asap_cutoff": True} and config.explore.options["reuse"]
+    assert config.explore.options["path"] == labeling(config).options["path"] == str(tmp_path / "mine")
+    identity = calculator_identity(config.model)
+    moved = config.model.model_copy(update={"path": tmp_path / "elsewhere"})
+    assert calculator_identity(moved) == identity
+    assert calculator_identity(config.model.model_copy(update={"arguments": {}})) != identity
+
+
+def test_a_calculators_model_file_counts_by_its_content(values, tmp_path):
+    from pfdhpc.config.teacher import calculator_identity, labeling
+
+    model = {"calculator": "mace.calculators.MACECalculator", "model_argument": "model_paths", "checkpoint": "a.model"}
+    identities = []
+    for content in ("one", "two"):
+        (tmp_path / "a.model").write_text(content)
+        config = distillation(dict(values), tmp_path, model)
+        identities.append(calculator_identity(config.model))
+    assert identities[0] != identities[1]
+    assert labeling(config).options["arguments"] == {"model_paths": str(tmp_path / "a.model")}
+
+
+@pytest.mark.parametrize(
+    "model, sections, problem",
+    [
+        ({**TEACHER, "branch": "a"}, {}, "model.branch: of a deepmd model, a calculator has none"),
+        ({**TEACHER, "checkpoint": "parent.pt"}, {}, "model.model_argument: the keyword"),
+        ({"checkpoint": "parent.pt", "arguments": {}}, {}, "model.arguments: only read with model.calculator"),
+        ({"checkpoint": "parent.pt", "branch": "RANDOM"}, {}, "model.branch: a teacher stays as it is"),
+        ({"checkpoint": "parent.pt", "type_map": ["Cu"]}, {}, "model.type_map: a teacher stays as it is"),
+        (TEACHER, {"explore": {"engine": "lammps", "options": {}}}, "explore.engine: .*an ASE calculator"),
+        (TEACHER, {"explore": {"options": {"calculator": "x.Y"}}}, "explore.options: the calculator is that of"),
+        (TEACHER, {"init": {"frames": 9}, "select": {"descriptor": {"type": "model"}}}, "needs a deepmd model"),
+    ],
+)
+def test_what_does_not_go_with_a_teacher_is_refused_when_it_is_read(values, tmp_path, model, sections, problem):
+    with pytest.raises(InputError, match=problem):
+        distillation(values, tmp_path, model, **sections)
+
+
+def test_a_calculator_is_for_a_distillation_only(values, tmp_path):
+    with pytest.raises(InputError, match="model.calculator: a calculator cannot be trained"):
+        parse({**values, "model": TEACHER}, tmp_path)

@@ -91,6 +91,11 @@ def test_a_finished_run_hands_everything_over():
                      "did not", "sha256", "doi.org"):  # fmt: skip
         assert expected in card
     assert json.loads((final / "results.json").read_text())["labels"] == 10
+    from ase.io import read
+
+    frames = read(final / "train.extxyz", ":", parallel=False)
+    assert len(frames) == 8 and frames[0].get_forces().shape == (4, 3)  # the other two are held out
+    assert not (final / "validation.extxyz").exists()  # there is none in this run
 
 
 def test_the_coverage_of_a_run_is_its_training_frames():

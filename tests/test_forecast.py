@@ -177,8 +177,8 @@ class Timed(ToyRun):
         self._left, self._after = left, after
         self.stopping.left = lambda: self._left if len(self.events) >= self._after else 1e6
 
-    def _program(self, team, peers):
-        program = super()._program(team, peers)
+    def _program(self, *given):
+        team, program = given[0], super()._program(*given)
         if team.role == "trainer":
             handle = program.handle
             program.handle = lambda order: self._slow(handle(order))

@@ -9,12 +9,12 @@ from toys import ToyRun, make_config
 
 from pfdhpc.data import Origin, Record
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
-from pfdhpc.parallel.layout import EXPLORER, LABELER, plan_layout
+from pfdhpc.parallel.layout import EXPLORER, LABELER, TRAINER, plan_layout
 from pfdhpc.roles import messages as m
 from pfdhpc.roles.apply import apply, lose
 from pfdhpc.roles.begin import resume
 from pfdhpc.roles.elastic import balanced, seated
-from pfdhpc.roles.flow import converged, flow, judged, requeued
+from pfdhpc.roles.flow import converged, flow, judged, requeued, useful
 from pfdhpc.roles.persist import from_tree, to_tree
 from pfdhpc.roles.policy import plan
 from pfdhpc.roles.state import DONE, DRAIN, EVALUATE, EXPLORE, LABEL, SELECT, WAIT, RoundRecord
@@ -115,6 +115,27 @@ def test_the_selection_is_told_what_waits_and_what_is_with_labelers():
     assert order.again == (queued,)
     assert {record.frame_id for record in order.reference} == {begun.frame_id, initial.frame_id}
     assert {begun.frame_id, initial.frame_id} <= set(order.reference_ids)
+
+
+def test_a_run_without_explorers_labels_what_was_picked_and_trains_on_all_of_it():
+    setup, layout = config(overlap=OVERLAP), plan_layout(config().ranks, 4)
+    state = started(phase=EXPLORE, train_ids=("a:pbe",), pending=(waiting(5),), fresh=("b:pbe",))
+    state = replace(state, missing=frozenset({EXPLORER}))
+    assert kinds(plan(setup, state, layout)) == ["LabelFrames"]
+    at_work = state.issued(f"label/{waiting(5).frame_id}", "labeler-0")
+    assert kinds(plan(setup, at_work, layout)) == [] and useful(at_work)
+    assert kinds(plan(setup, replace(state, pending=()), layout)) == ["Train"]
+    over = replace(state, pending=(), fresh=()).issued("explore/1/Cu-0", "explorer-0")
+    assert kinds(plan(setup, over, layout)) == [] and not useful(over)
+
+
+def test_a_run_without_labelers_trains_on_what_is_there():
+    setup, layout = config(overlap=OVERLAP), plan_layout(config().ranks, 4)
+    state = started(phase=EXPLORE, train_ids=("a:pbe",), pending=(waiting(5),), fresh=("b:pbe",))
+    state = replace(state, missing=frozenset({LABELER}), lost=frozenset({"labeler-0"}))
+    assert kinds(plan(setup, state, layout)) == ["Train"]
+    without_trainer = replace(state, missing=frozenset({TRAINER}), lost=frozenset({"trainer-0"}))
+    assert kinds(plan(setup, without_trainer, layout)) == []
 
 
 def with_labels(state, errors, missing=0):

@@ -195,6 +195,24 @@ def test_runs_are_compared(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_what_was_not_labelled_is_said_to_be(missing, capsys):
+    """A calculator without stress leaves no virial: no report, card, comparison or summary speaks of nan."""
+    from pfdhpc.report.card import model_card
+    from pfdhpc.report.comparing import comparison
+    from pfdhpc.report.sections import held_out
+
+    run = read_run(specimens.finished())
+    state = json.loads(json.dumps(run.state, default=str))
+    for key in ("pretrained", "finetuned"):
+        state[key]["total"]["virial"] = missing
+    run = replace(run, state=state)
+    assert ["virial, meV/atom", "not labelled", "not labelled", "–"] in held_out(run).tables[0].rows
+    card = model_card(run, {}, {}, "converged")
+    assert "| virial, meV/atom | not labelled | not labelled |" in card and not re.search(r"\bnan\b", card)
+    assert ("virial, meV/atom, held out", ["not labelled"]) in comparison([run])
+
+
 def test_a_browser_shows_the_report(page, tmp_path):
     """The page is laid out: as tall as its content, and not blank."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
@@ -208,3 +226,22 @@ def test_a_browser_shows_the_report(page, tmp_path):
     pixels = imread(picture)[..., :3]
     assert pixels.shape[:2] == (1600, 1200)
     assert (pixels.min(axis=2) < 0.5).mean() > 0.01 and pixels.std() > 0.05
+
+
+def test_on_paper_the_report_fills_pages_and_cuts_nothing(page, tmp_path):
+    """Names in tables stay on their lines, and every section is there."""
+    browser, reader = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("pdftotext")
+    if browser is None or reader is None:
+        pytest.skip("needs chromium and pdftotext (poppler-utils) to print the report and read it")
+    paper = tmp_path / "report.pdf"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", f"--print-to-pdf={paper}"]
+    subprocess.run([browser, *options, page.as_uri()], capture_output=True, timeout=120, check=True)
+    text = subprocess.run([reader, "-layout", paper, "-"], capture_output=True, text=True, check=True).stdout
+    pages = text.split("\f")[:-1]
+    assert 3 <= len(pages) <= 8 and all(one.strip() for one in pages)
+    for title in TITLES:
+        assert title in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert any(line.startswith("explorer 1 ") for line in lines)
+    assert any(line.startswith("round model MD steps candidates") for line in lines)
+    assert "https://doi.org" in text and "The resolved input" not in text

@@ -1,5 +1,7 @@
 """A team whose engine is gone for good: it is retired, and the others do its work; without any, the run fails."""
 
+import threading
+
 import pytest
 from test_loop import fingerprint
 from toys import ToyRun, make_config
@@ -18,8 +20,8 @@ class Leaving(ToyRun):
         self.leaving, self.kind, self.left = leaving, kind, []
         super().__init__(config, **options)
 
-    def _program(self, team, peers):
-        program = super()._program(team, peers)
+    def _program(self, *given):
+        team, program = given[0], super()._program(*given)
         handle = program.handle
 
         def resign(order):
@@ -63,6 +65,25 @@ def test_without_any_team_of_a_role_the_run_fails_with_the_reason_and_goes_on_in
     again = ToyRun(setup(tmp_path), size=6, threads=True)
     assert again.run() == EXIT_COMPLETE
     assert len(again.store) == 7
+
+
+def test_labels_under_way_are_used_before_a_run_without_explorers_ends(tmp_path):
+    config = make_config(tmp_path, overlap={"staleness": "inf"}, converge={"max_rounds": 9})
+    run = Leaving(config, {"explorer-0"}, "Explore", threads=True)
+    resign, started = run.leaving, threading.Event()
+    run.leaving = set()  # not yet
+
+    def slow(before, after, message):
+        if type(message).__name__ == "Selected" and not started.is_set():
+            started.set()
+            run.leaving = resign
+
+    run.coordinator.listener.event = slow
+    assert run.run() == EXIT_BUG
+    reason = f"no explorer team is left: {' '.join(REASON.split())}"
+    assert read_status(run.folder.directory)["reason"] == reason
+    assert run.state.pending == () and run.state.fresh == () and len(run.store) > 4
+    assert len(run.state.label_ids) == len(run.store), "all that was labelled has been trained on, or held out"
 
 
 def test_a_resignation_is_an_answer_with_the_reason(tmp_path):

@@ -1,6 +1,7 @@
 """The workflow simplify: a committee scans a pool; everything real but the models, which are toys."""
 
 import json
+import time
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,11 @@ from pfdhpc.data.io import read_frames
 from pfdhpc.engines.explore import pool as scanning
 from pfdhpc.engines.explore.pool import ACCURATE, CANDIDATE, FAILED, Judgement, judged
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
+from pfdhpc.roles.messages import ModelRef
+from pfdhpc.roles.persist import from_tree, to_tree
+from pfdhpc.roles.state import RunState
 from pfdhpc.roles.summary import collect, verdict
+from pfdhpc.store.checkpoint import load_checkpoint, save_checkpoint
 from pfdhpc.store.status import read_status
 
 N_POOL = 30
@@ -169,6 +174,58 @@ def test_more_explorers_give_the_same_run(finished, tmp_path):
     assert fingerprint(run) == fingerprint(finished)
 
 
+def at_once(run):
+    """How many members were in training together, at most."""
+    counts, tell = [], run.coordinator.listener.event
+
+    def event(before, after, message):
+        counts.append(sum(order_id.startswith("train/") for order_id in before.running))
+        tell(before, after, message)
+
+    run.coordinator.listener.event = event
+    return counts
+
+
+@pytest.mark.parametrize("teams", [2, 3])
+def test_several_trainer_teams_train_the_committee_side_by_side_to_the_same_models(finished, tmp_path, teams):
+    run = ToyRun(simplify(tmp_path, ranks={"trainer": {"teams": teams}}), size=3 + teams, threads=True)
+    counts = at_once(run)
+    assert run.run() == EXIT_COMPLETE
+    assert max(counts) == teams
+    assert fingerprint(run) == fingerprint(finished)
+
+
+def test_a_committee_with_a_gap_survives_the_checkpoint(tmp_path):
+    state = RunState(members=RunState().with_member(1, ModelRef(1, "abc")))
+    save_checkpoint(tmp_path, {"state": to_tree(state)})
+    kept = from_tree(load_checkpoint(tmp_path)["state"])
+    assert kept.members == (None, ModelRef(1, "abc")) and kept.untrained(3) == [0, 2]
+
+
+@pytest.mark.parametrize("after", [2, 3, 4, 9])
+def test_members_that_came_out_of_turn_before_a_stop_are_not_trained_again(finished, tmp_path, after):
+    config = simplify(tmp_path, ranks={"trainer": {"teams": 2}})
+    first = ToyRun(config, size=5, threads=True).stop_after(after)
+    slow_down(first, member=0)
+    assert first.run() == EXIT_INCOMPLETE
+    second = ToyRun(config, size=5, threads=True)
+    assert second.run() == EXIT_COMPLETE
+    assert fingerprint(second) == fingerprint(finished)
+
+
+def slow_down(run, member):
+    """One member takes longer than the others."""
+    for trainer in run.trainers:
+        handle = trainer.handle
+
+        def late(order, handle=handle):
+            if getattr(order, "member", None) == member:
+                time.sleep(0.3)
+            return handle(order)
+
+        trainer.handle = late
+
+
 def test_a_finished_run_does_nothing_until_its_band_is_tightened(finished, tmp_path):
     config = simplify(tmp_path)
     assert ToyRun(config).run() == EXIT_COMPLETE
@@ -247,6 +304,7 @@ def test_a_frame_without_the_label_it_should_have_is_refused(tmp_path):
         ({"pool": {"init_pick": 0}, "select": {"method": "greedy", "bandwidth": "spread"}}, r"some \(pool.init_pick\)"),
         ({"pool": {"init_pick": 0}, "select": {"method": "greedy", "descriptor": {"type": "model"}}}, "pool.init_pick"),
         ({"model": {"branch": "RANDOM"}, "pool": {"init_pick": 0}}, "ask for labels .pool.init_pick"),
+        ({"ranks": {"trainer": {"teams": 4}}}, "ranks.trainer.teams: 4, but the committee has 3 models"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, changes, problem):
@@ -273,6 +331,8 @@ def test_other_workflows_need_their_systems_and_have_no_pool(tmp_path):
         copper(tmp_path, pool={"data": ["cu.vasp"]})
     with pytest.raises(InputError, match="system: empty"):
         copper(tmp_path, system=[])
+    with pytest.raises(InputError, match="ranks.trainer.teams: 2, but there is one model to train"):
+        copper(tmp_path, ranks={"trainer": {"teams": 2}})
 
 
 def test_deviations_are_those_of_deepmd():

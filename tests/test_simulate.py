@@ -6,7 +6,7 @@ import pytest
 from test_roles import config, started
 
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles.simulate import SERVICE, simulate, splits
+from pfdhpc.roles.simulate import simulate, splits
 from pfdhpc.roles.state import Replica, RoundRecord
 
 DURATIONS = {
@@ -36,7 +36,7 @@ def test_lock_step_takes_the_sum_of_its_parts():
     outcome = simulate(two, fresh(), plan_layout(two.ranks, 4))
     exploring, labelling, training = 4 * 10.0, 8 * 2.0, 5.0
     expected = 1.0 + training + 2 * (exploring + 0.5 + labelling + training) + 3.0
-    assert outcome.seconds == pytest.approx(expected + outcome.messages * SERVICE, rel=0.01)
+    assert outcome.seconds == pytest.approx(expected + outcome.messages * outcome.service, rel=0.01)
     assert (outcome.rounds, outcome.labels) == (2, 16)
     assert outcome.busy["explorer"] == pytest.approx(2 * 40.5 / expected, rel=0.02)
 
@@ -79,3 +79,23 @@ def test_a_run_that_cannot_go_on_is_told():
     broken = setup(select={"max_sel": 1})
     with pytest.raises(ValueError, match="stands still"):
         simulate(broken, replace(dead, replicas=()), plan_layout(broken.ranks, 4))
+
+
+def test_a_selection_picks_what_it_picked():
+    two = setup(rounds=2)
+    assert simulate(two, fresh(), plan_layout(two.ranks, 4), picks=[0, 3, 1]).labels == 3 + 1
+
+
+def test_what_orders_took_beside_the_work_counts():
+    two = setup(rounds=2)
+    plain = simulate(two, fresh(), plan_layout(two.ranks, 4)).seconds
+    delays = {"late.train": (2.0,), "late.label": (0.5,)}
+    slow = simulate(two, fresh(**delays), plan_layout(two.ranks, 4)).seconds
+    assert slow - plain == pytest.approx(3 * 2.0 + 16 * 0.5, rel=0.01)
+
+
+def test_each_measured_time_is_used_once_before_any_again():
+    two = setup(rounds=2)  # three trainings
+    alike, first = ({"train.rest": times} for times in ((4.0,), (10.0, 1.0, 1.0)))
+    results = [simulate(two, fresh(**times), plan_layout(two.ranks, 4), seed=7).seconds for times in (alike, first)]
+    assert results[0] == pytest.approx(results[1])

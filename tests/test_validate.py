@@ -14,10 +14,12 @@ from ase.io import write
 from models import frozen, tiny_checkpoint
 
 from pfdhpc.cli.main import main
-from pfdhpc.cli.validate import _labeler
-from pfdhpc.report import physics, validation
+from pfdhpc.cli.validate_labels import labeler, planned
+from pfdhpc.data import Frame, Label, Labelling, Origin, Record
+from pfdhpc.report import labelled, likeness, physics, validation
 from pfdhpc.report.reading import read_run
-from pfdhpc.report.validation import Answers, Questions, ask, ask_labels
+from pfdhpc.report.validation import Answers, Questions, ask
+from pfdhpc.units import virial_from_stress
 
 
 def silent(what):
@@ -63,17 +65,80 @@ def test_the_distribution_of_an_ideal_gas_is_one():
     assert g[40:] == pytest.approx(1.0, abs=0.15) and g[40:].mean() == pytest.approx(1.0, abs=0.01)
 
 
-def test_labels_share_the_cells_of_the_model(copper):
-    calls = []
+def by_emt(frame):
+    """A labeler: EMT."""
+    atoms = frame.to_atoms()
+    atoms.calc = EMT()
+    stress = atoms.get_stress(voigt=False)
+    return Label(atoms.get_potential_energy(), atoms.get_forces(), virial_from_stress(stress, atoms.get_volume()))
 
-    def label(atoms):
-        calls.append(atoms)
-        return validation.energy(atoms, EMT())
 
-    found = ask_labels("Cu", bulk("Cu"), copper, label, silent)
-    assert len(calls) == validation.LABELS
-    assert found.volume == pytest.approx(copper.volume, rel=0.01)
-    assert found.cell[0] == pytest.approx(copper.cell[0], rel=0.005)
+def test_a_labeler_answers_like_the_model_it_is(copper):
+    """The same potential as model and as labeler: the same crystal, by the same code."""
+    found = Answers("Cu", "labels")
+    everything = labelled.EQUATION, labelled.ELASTIC
+    labelled.ask_labels(found, bulk("Cu"), EMT(), by_emt, everything, silent)
+    assert found.problems == [] and found.volume == pytest.approx(copper.volume, rel=0.01)
+    assert physics.lattice(found.cell).startswith("FCC a=3.5") and physics.lattice(copper.cell).startswith("FCC a=3.5")
+    for mine, model in zip(
+        physics.cubic_constants(found.elastic), physics.cubic_constants(copper.elastic), strict=True
+    ):
+        assert mine[1] == pytest.approx(model[1], rel=0.02)
+
+
+def test_labels_without_a_virial_tell_that_they_have_no_stiffness():
+    found = Answers("Cu", "labels")
+    no_virial = lambda frame: Label(by_emt(frame).energy, by_emt(frame).forces)  # noqa: E731
+    labelled.ask_labels(found, bulk("Cu"), EMT(), no_virial, (labelled.EQUATION, labelled.ELASTIC), silent)
+    assert found.equation and found.problems == ["elastic constants: its labels have no virial"]
+
+
+def records(count, n_atoms=4, temperature=300.0, version=1, seconds=2.0, system="Cu"):
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        atoms = bulk("Cu", cubic=True) * (1, 1, n_atoms // 4)
+        atoms.positions += random.normal(scale=0.08, size=atoms.positions.shape)
+        origin = Origin(system, temperature=temperature, model_version=version)
+        labelling = Labelling("x", "gpaw", seconds)
+        found.append(Record(Frame.from_atoms(atoms), origin, None, Label(-1.0, atoms.positions), labelling))
+    return found
+
+
+def test_only_what_is_affordable_is_asked_and_the_rest_is_told():
+    seconds = labelled.seconds_by(records(3), ranks=2)
+    assert seconds(4) == 4.0 and seconds(8) == 16.0  # two ranks; twice the atoms
+    assert labelled.seconds_by(records(3, seconds=float("nan")), 1)(4) == 0.0
+    wanted = labelled.prices({"Cu": bulk("Cu"), "N2": Atoms("N2")}, True, lambda n: n)
+    assert [(one.question, one.labels) for one in wanted] == [
+        ("equation of state", 7), ("elastic constants", 60), ("phonons", 6)
+    ]  # fmt: skip
+    assert wanted[2].atoms == 5**3  # a supercell of 10 Å
+    taken, left = labelled.affordable(wanted, 50)
+    assert [one.question for one in taken] == ["equation of state"]
+    assert [one.question for one in left] == ["elastic constants", "phonons"]
+
+
+def test_the_price_is_told_before_and_what_is_left_out_for_it():
+    config = {"label": {"type": "gpaw", "options": {}}, "ranks": {"labeler": {"ranks": 1}}}
+    run = SimpleNamespace(config=config, labelled=records(3, seconds=60.0))
+    offer = planned(run, {"Cu": bulk("Cu", cubic=True)}, False, None)
+    assert offer.of("Cu") == [] and "--label would ask for the equation of state of Cu: 7 labels" in offer.lines()[0]
+    config["label"]["type"] = "vasp"
+    assert planned(run, {"Cu": bulk("Cu")}, False, None).lines() == []  # which cannot be asked here
+
+
+def test_the_structure_of_labelled_frames_is_found_again_by_their_own_potential(copper):
+    hot = records(8, temperature=600.0) + records(7, temperature=300.0)
+    own = records(6, temperature=900.0, version=-1)
+    assert {one.origin.temperature for one in likeness.comparable(hot, "Cu")} == {600.0}
+    assert {one.origin.temperature for one in likeness.comparable(hot + own, "Cu")} == {900.0}  # the labeler's dynamics
+    assert likeness.comparable(records(5), "Cu") == [] and likeness.comparable(hot, "other") == []
+    truth = likeness.of_labels(records(8))
+    assert 0.7 < truth.overlap < 1 and not truth.own and truth.n_frames == 8
+    model = likeness.by_model(truth, records(8), EMT(), 40, 2.0, silent)
+    assert model.overlap > 0.6 and model.temperature == 300.0
+    assert likeness.overlap(truth.g, truth.g) == 1.0 and likeness.overlap(truth.g, 0 * truth.g) == 0.0
 
 
 def test_what_a_model_fails_at_is_told_and_the_rest_goes_on():
@@ -81,20 +146,21 @@ def test_what_a_model_fails_at_is_told_and_the_rest_goes_on():
     assert "not periodic" in molecule.problems[0]
     with pytest.raises(physics.NoCrystal, match="no minimum"):
         physics.fitted(np.linspace(10, 11, 7), np.linspace(0, 1, 7))
-    with pytest.raises(physics.NoCrystal, match="a label failed"):
-        physics.equation_of_state(bulk("Cu"), _failing)
+    found = Answers("Cu", "labels")
+    labelled.ask_labels(found, bulk("Cu"), EMT(), _failing, [labelled.EQUATION], silent)
+    assert found.problems == ["equation of state: a label failed: SCF did not converge"]
     told = validation.remarks([molecule])
     assert told and told[0].startswith("N2, m: relaxation")
 
 
-def _failing(atoms):
+def _failing(frame):
     raise physics.NoCrystal("a label failed: SCF did not converge")
 
 
 def test_answers_come_back_as_they_were_and_have_a_section_in_the_report(copper, tmp_path):
     validation.save(tmp_path / "found", [copper, Answers("Cu", "labels", problems=["equation: none"])])
     found = validation.load(tmp_path / "found")
-    assert validation.rows(found[:1]) == validation.rows([copper]) and found[1].problems == ["equation: none"]
+    assert validation.table(found[:1]) == validation.table([copper]) and found[1].problems == ["equation: none"]
     section = validation.section_of(found)
     assert "Cu, labels: equation: none" in section.text and len(section.tables[0].rows) == 2
     assert [figure.caption for figure in section.figures] == ["Equation of state.", "Radial distribution.", "Phonons."]
@@ -118,7 +184,8 @@ def test_the_command_asks_both_models_and_the_labeler(real, capsys):
     """Random weights are no potential: whatever they fail at is told, and the labeler answers where there is a cell."""
     assert main(["validate", str(real), "--md-steps", "0", "--label"]) == 0
     shown = capsys.readouterr().out
-    assert "7 labels will be made" in shown and "pre-trained" in shown and "fine-tuned" in shown
+    assert "labels: equation of state of Cu: 7 labels of 4 atoms" in shown or "7 labels" in shown
+    assert "pre-trained" in shown and "fine-tuned" in shown
     found = json.loads((real / "validation" / "validation.json").read_text())
     assert [one["model"] for one in found] == ["pre-trained", "fine-tuned", "labels"]
 
@@ -146,6 +213,8 @@ def test_a_system_is_labelled_with_its_own_options(monkeypatch):
     monkeypatch.setattr("pfdhpc.engines.registry.make_labeler", lambda *given: SimpleNamespace(label=answer))
     own = {"mode": {"name": "pw", "ecut": 900}}
     values = {"type": "gpaw", "options": {"mode": {"name": "pw", "ecut": 400}}, "systems": {"Cu": own}}
-    label = _labeler(SimpleNamespace(config={"label": values}))
-    assert label("Cu", bulk("Cu")) == label("other", bulk("Cu")) == 1.0
+    label = labeler(SimpleNamespace(config={"label": values}), 1.0)
+    assert label("Cu", None).energy == label("other", None).energy == 1.0
     assert asked == [own, {}]
+    with pytest.raises(physics.NoCrystal, match="0 minutes of --label are over"):
+        labeler(SimpleNamespace(config={"label": values}), 0.0)("Cu", None)

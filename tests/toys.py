@@ -15,11 +15,13 @@ from ase.io import write
 
 from pfdhpc.config import dump, parse
 from pfdhpc.data import Label
+from pfdhpc.engines.label.ending import never
 from pfdhpc.engines.label.level import levels_of
 from pfdhpc.parallel.channel import InlineChannel, local_channels
 from pfdhpc.parallel.layout import TRAINER, plan_layout
 from pfdhpc.roles import messages as m
 from pfdhpc.roles import worker
+from pfdhpc.roles.attention import Attentive
 from pfdhpc.roles.coordinator import Coordinator, Listener
 from pfdhpc.roles.folder import RunFolder
 from pfdhpc.roles.stopping import Stopping
@@ -91,7 +93,7 @@ class ToyTrainer:
         return m.Evaluated(order.order_id, 0.1, order.test_ids, worse, better)
 
     def _publish(self, version, text):
-        path = self.folder.scratch("toy") / f"{version}.pt"
+        path = self.folder.scratch("toy") / f"{version}-{threading.get_ident()}.pt"  # teams train side by side
         path.write_text(text)
         return m.ModelRef(version, self.folder.publish(path, path))
 
@@ -112,13 +114,14 @@ class Deaf:
 class ToyRun:
     """One job in one process. ``threads`` gives each team a thread of its own; otherwise all take turns."""
 
-    def __init__(self, config, size=4, threads=False, changed=(), deaf=""):
+    def __init__(self, config, size=4, threads=False, changed=(), deaf="", spawner=None):
         self.config = config
-        self.deaf = deaf
+        self.deaf, self.spawner = deaf, spawner
         self.folder = RunFolder(config.run.directory)
         self.layout = plan_layout(config.ranks, size)
         self.lines = []
         self.events = []
+        self.trainers = []
         self.stopping = Stopping()
         make = self._threaded if threads else self._inline
         self._threads = []
@@ -162,18 +165,20 @@ class ToyRun:
         if self._limit is not None and len(self.events) >= self._limit:
             self.stopping.reason = lambda: "the test wants it"
 
-    def _program(self, team, peers):
+    def _program(self, team, peers, called_off=never):
         if team.role == TRAINER:
             self.trainer = ToyTrainer(self.folder)
+            self.trainers.append(self.trainer)
             return self.trainer
-        program = worker.make_program(team, self.config, self.folder, None, peers)
+        program = worker.make_program(team, self.config, self.folder, None, peers, self.spawner, called_off)
         return Deaf(program) if team.name == self.deaf else program
 
     def _inline(self):
         handlers = {}
         channel = InlineChannel(handlers)
+        called_off = partial(self.stopping.called_off, self.config.run.grace)
         for team in self.layout.teams:
-            program = self._program(team, channel)
+            program = self._program(team, channel, called_off)
             handlers[team.leader] = worker.answerer(team, program)
             channel.greet(team.leader, worker.start(team, program))
         return channel
@@ -181,9 +186,10 @@ class ToyRun:
     def _threaded(self):
         orders, peers = local_channels(self.layout.world_size), local_channels(self.layout.world_size)
         for team in self.layout.teams:
-            program = self._program(team, peers[team.leader])
+            ear = Attentive(orders[team.leader])
+            program = self._program(team, peers[team.leader], ear.called_off)
             program.ready = partial(_one_by_one, program.ready)
-            arguments = (team, program, orders[team.leader], local_channels(1)[0])
+            arguments = (team, program, ear, local_channels(1)[0])
             self._threads.append(threading.Thread(target=worker.lead, args=arguments, daemon=True))
             self._threads[-1].start()
         return orders[0]

@@ -13,6 +13,9 @@ from ..parallel.devices import limit_threads, settle, visible_gpus
 from ..parallel.layout import smallest_world
 from ..roles.stopping import Stopping
 
+FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".h5": "deepmd/hdf5", ".hdf5": "deepmd/hdf5", "": "deepmd/npy"}
+"""By the ending of what is exported to."""
+
 
 def check(options: argparse.Namespace) -> int:
     """Everything that can be found wrong without starting: the schema, then the files it names."""
@@ -51,7 +54,7 @@ def _spawner(path: Path) -> AbstractContextManager:
         return nullcontext()
     later = config.distill.get("explore", {}).get("isolation")
     isolated = "process" in (config.explore.isolation, config.label.isolation, later)
-    wanted = isolated or config.label.launch is not None
+    wanted = isolated or config.label.launch is not None or config.train.type == "metatrain"
     return Spawner() if wanted else nullcontext()
 
 
@@ -71,16 +74,27 @@ def where(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Labelled frames as deepmd or extxyz data."""
+    from ..report.reading import config_of
     from ..roles.folder import RunFolder
     from ..store.export import export as write
     from ..store.store import read_records
 
-    _must_be_run(options.run)
+    config_of(options.run)
+    form = options.format or _format_of(options.destination)
     records = read_records(RunFolder(options.run).frames)
-    form = options.format or ("extxyz" if options.destination.suffix in (".xyz", ".extxyz") else "deepmd/npy")
+    if not records:
+        raise InputError(f"{options.run}: this run has no labelled frame yet")
     write(records, options.destination, form)
     console.print(f"{len(records)} frames written to {options.destination} as {form}")
     return EXIT_COMPLETE
+
+
+def _format_of(destination: Path) -> str:
+    """What the ending of a name asks for; raises InputError where it asks for what there is not."""
+    if destination.suffix in FORMATS:
+        return FORMATS[destination.suffix]
+    known = f"{', '.join(filter(None, FORMATS))}, none (a folder in deepmd/npy), or give --format"
+    raise InputError(f"export: {destination}: no format is known by this ending; known: {known}")
 
 
 def select(options: argparse.Namespace) -> int:
@@ -108,8 +122,3 @@ def store(options: argparse.Namespace) -> int:
     from .store import store as work
 
     return work(options)
-
-
-def _must_be_run(directory: Path) -> None:
-    if not (directory / "input.json").is_file():
-        raise InputError(f"{directory}: not a run directory (no input.json in it)")

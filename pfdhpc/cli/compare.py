@@ -22,6 +22,8 @@ def compare(options: argparse.Namespace) -> int:
 
     if len(options.runs) < 2:
         raise InputError(f"{options.runs[0]}: one run is no comparison; name two or more (pfdhpc report is for one)")
+    if len({path.resolve() for path in options.runs}) < len(options.runs):
+        raise InputError("compare: the same run is named twice")
     if options.plot and options.plot.suffix != ".png":
         raise InputError(f"--plot {options.plot}: pictures end in .png")
     runs, problems = [], []

@@ -14,9 +14,9 @@ def cuda_of_torch() -> str:
     return found[1] if found else ""
 
 
-def cuda_of_driver() -> str:
-    """The newest CUDA the driver knows; empty where it does not tell."""
-    found = re.search(r"CUDA Version:\s*([\d.]+)", output("nvidia-smi"))
+def cuda_of_driver(smi: str) -> str:
+    """The newest CUDA the driver knows, from what nvidia-smi prints; empty where it does not tell."""
+    found = re.search(r"CUDA Version:\s*([\d.]+)", smi)
     return found[1] if found else ""
 
 

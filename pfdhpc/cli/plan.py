@@ -155,10 +155,11 @@ def warnings(config: Config, layout: Layout, taken: Sequence[Seat], gpus: Sequen
 
 def _cards(config: Config, layout: Layout, taken: Sequence[Seat], gpus: Sequence[str]) -> Iterator[str]:
     """Ranks that use a deep-potential model and have no GPU of their own."""
-    trainer = layout.of_role(TRAINER)[0].ranks
+    teams = [team.ranks for team in layout.of_role(TRAINER)]
+    trainer = [rank for ranks in teams for rank in ranks]
     if not gpus:
-        if len(trainer) > 1:
-            yield f"{len(trainer)} trainer ranks without GPUs: they train data parallel on the processor"
+        if len(teams[0]) > 1:
+            yield f"{len(teams[0])} trainer ranks without GPUs: they train data parallel on the processor"
         return
     roles = (TRAINER, EXPLORER, FLEXIBLE, LABELER) if _loads_deepmd(config) else (TRAINER, EXPLORER, FLEXIBLE)
     users = [rank for role in roles for team in layout.of_role(role) for rank in team.ranks]

@@ -106,8 +106,15 @@ def size() -> Iterator[tuple[str, object]]:
         yield "size", comm.Get_size()
 
 
+def internet() -> Iterator[tuple[str, object]]:
+    """Whether a host of pre-trained models takes a connection; asking for its address alone can take long."""
+    from .fetch import reachable
+
+    yield "internet", reachable(["huggingface.co", "modelscope.cn"])
+
+
 PROBES: dict[str, Callable[[], Iterator[tuple[str, object]]]] = {
-    "stack": stack, "gpu": gpu, "launch": launch, "size": size,
+    "stack": stack, "gpu": gpu, "launch": launch, "size": size, "internet": internet,
 }  # fmt: skip
 
 

@@ -57,15 +57,18 @@ def standing(run) -> str:
 
 def _newest(run) -> Path | None:
     """The frozen model the descriptors of the last selection came from, where they were a model's."""
+    from ..roles.folder import RunFolder
+
     used = run.state["teacher"] or (run.models[-1] if run.models else None)
-    return used and run.directory / "models" / f"{used['digest']}.pth"
+    return used and RunFolder(run.directory).frozen(used["digest"])
 
 
 def _tested(run, data: Path):
     """The section on labels of the user's own."""
     from ..report import errors
-    from ..report.document import Figure, Section, Table, number
+    from ..report.document import Figure, Section, Table, error
     from ..report.style import AFTER, BEFORE
+    from ..roles.folder import RunFolder
     from ..roles.metrics import error_table
     from .test import labelled, predicted
 
@@ -74,12 +77,14 @@ def _tested(run, data: Path):
     records = labelled(data)
     parent = run.state["teacher"] or (run.models[0] if run.models else None)
     paths = [("teacher" if run.distilling else "pre-trained", BEFORE, parent), (run.product, AFTER, run.models[-1])]
+    if run.taught_by_calculator:  # which is no file of the run
+        del paths[0]
     models, rows = [], []
     for name, shade, model in paths:
-        labels = predicted(run.directory / "models" / f"{model['digest']}.pth", records, align=True)
+        labels = predicted(RunFolder(run.directory).frozen(model["digest"]), records, align=True)
         total = error_table(records, labels).total
         models.append((name, shade, labels))
-        rows.append([name, *(number(getattr(total, key), 3, scale) for key, _, scale in errors.QUANTITIES)])
+        rows.append([name, *(error(getattr(total, key), scale) for key, _, scale in errors.QUANTITIES)])
     text = f"{len(records)} frames of {data.name}; energies are aligned by element, as their origin may be another."
     figure = Figure("parity-own", errors.parity(records, models), "Above: predicted against true. Below: what is left.")
     head = "RMSE", *(name for _, name, _ in errors.QUANTITIES)

@@ -1,5 +1,6 @@
 """``pfdhpc plan --measured RUN``: a run played through on other shares of the ranks."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ..parallel.layout import EXPLORER, LABELER, TRAINER, Layout, plan_layout
 from ..roles.begin import begin
 from ..roles.folder import RunFolder
 from ..roles.persist import from_tree
-from ..roles.simulate import SERVICE, Outcome, simulate, splits
+from ..roles.simulate import Outcome, simulate, splits
 from ..roles.state import RunState
 from ..store.checkpoint import load_checkpoint
 
@@ -30,17 +31,13 @@ def compare_splits(config: Config, world_size: int, measured: Path) -> None:
     """Print how long the rounds the run did would take on each split, and on the one asked for. Raises InputError."""
     if config.workflow == "simplify":
         raise InputError("--measured: a run of workflow simplify cannot be played through yet; leave it out")
-    before = _measured(measured)
-    if config.workflow == "pfd":
-        config = act(config, 1 if before.teacher else 0)
-    bounds = {"max_labels": None, "max_seconds": None, "max_core_hours": None, "max_rounds": max(before.round, 1)}
-    config = config.model_copy(update={"converge": config.converge.model_copy(update=bounds)})
-    start = replace(begin(config, before.type_map).state, durations=before.durations)
-    asked = _typical(config, start, plan_layout(config.ranks, world_size))
+    before = measured_in(measured)
+    config, start, picks = to_play(config, before)
+    asked = _typical(config, start, plan_layout(config.ranks, world_size), picks)
     found = []
     for explorers, ranks in track(list(splits(config, world_size)), "simulating", transient=True, console=console):
         layout = plan_layout(ranks, world_size)
-        outcome = _typical(config.model_copy(update={"ranks": ranks}), start, layout)
+        outcome = _typical(config.model_copy(update={"ranks": ranks}), start, layout, picks)
         found.append((outcome, explorers, len(layout.of_role(LABELER))))
     found.sort(key=lambda row: row[0].seconds)
     console.print(_table(before, asked, found))
@@ -49,22 +46,34 @@ def compare_splits(config: Config, world_size: int, measured: Path) -> None:
     console.print(f"soonest: {explorers} explorers and {labelers} labeler teams, {gain:.2f} times as fast as asked for")
     if fastest.coordinator > SATURATED:
         console.print(
-            f"the coordinator would be busy {fastest.coordinator:.0%} of the time: it can do {1 / SERVICE:.0f} messages"
-            " a second; put more frames into an order with label.batch, or run several materials as a job array",
+            f"the coordinator would be busy {fastest.coordinator:.0%} of the time: it can do"
+            f" {1 / fastest.service:.0f} messages a second with so many teams; put more frames into an order with"
+            " label.batch, or run several materials as a job array",
             style="yellow",
         )
 
 
-def _typical(config: Config, start: RunState, layout: Layout) -> Outcome:
+def to_play(config: Config, before: RunState) -> tuple[Config, RunState, list[int]]:
+    """What :func:`simulate` needs to do again what a run did: an input with its rounds as the only limit, the state
+    to begin with, and the frames picked in each round."""
+    if config.workflow == "pfd":
+        config = act(config, 1 if before.teacher else 0)
+    bounds = {"max_labels": None, "max_seconds": None, "max_core_hours": None, "max_rounds": max(before.round, 1)}
+    config = config.model_copy(update={"converge": config.converge.model_copy(update=bounds)})
+    start = replace(begin(config, before.type_map).state, durations=before.durations)
+    return config, start, [item.selected for item in before.history]
+
+
+def _typical(config: Config, start: RunState, layout: Layout, picks: Sequence[int]) -> Outcome:
     """The one in the middle of several that differ in the times they draw."""
     try:
-        outcomes = [simulate(config, start, layout, seed) for seed in range(DRAWS)]
+        outcomes = [simulate(config, start, layout, seed, picks) for seed in range(DRAWS)]
     except ValueError as error:
         raise InputError(f"--measured: {error}") from None
     return sorted(outcomes, key=lambda outcome: outcome.seconds)[DRAWS // 2]
 
 
-def _measured(directory: Path) -> RunState:
+def measured_in(directory: Path) -> RunState:
     tree = load_checkpoint(RunFolder(directory).checkpoints)
     if tree is None:
         raise InputError(f"--measured {directory}: there is no checkpoint; give a run that has done a round or more")

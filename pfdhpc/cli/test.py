@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..errors import EXIT_COMPLETE, InputError, StoreError, TaskError
 from ..log import console
+from .quiet import quiet
 
 PICTURES = (".png",)
 WORST = 10
@@ -19,7 +20,7 @@ WORST = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="deep-potential model, .pth or .pt")
+    add("model", type=Path, metavar="MODEL", help="deep-potential model, .pth or .pt, or an exported metatomic one")
     add("data", type=Path, nargs="+", metavar="DATA", help="labelled frames: any file ASE or dpdata reads, or a run")
     add("--branch", help="of a multi-task model")
     add("--align", action="store_true", help="take an energy offset of each element out first: other levels of theory")
@@ -34,11 +35,15 @@ def test(options: argparse.Namespace) -> int:
     from ..roles.metrics import error_table
 
     _check(options)
+    quiet()
     records = [record for path in options.data for record in labelled(path)]
     predictions = predicted(options.model, records, options.branch)
     if options.align:
         predictions = aligned(records, predictions)
     console.print(_table(error_table(records, predictions), options))
+    for path in options.data:
+        if (path / "input.json").is_file():
+            console.print(_trained_on(path), style="yellow", markup=False)
     if not options.align and (offset := _offset(records, predictions)) > 0.1:
         text = f"energies differ by {offset:.2f} eV/atom on the average: another level of theory? --align takes it out"
         console.print(text, style="yellow")
@@ -62,14 +67,28 @@ def labelled(path: Path) -> list[Any]:
     return read_labelled(path)
 
 
+def _trained_on(run: Path) -> str:
+    """What errors on the frames of a run mean for the models of that run."""
+    from ..report.reading import read_run
+
+    try:
+        state = read_run(run, frames=False).state
+    except (InputError, StoreError):
+        return f"which of the frames of {run} trained its models is not known: it has no checkpoint that can be read"
+    used = len(state["train_ids"]) + len(state["validation_ids"])
+    held = run / "final" / "held_out.extxyz"
+    rest = f"; {held} has those that no training saw" if held.is_file() else ""
+    return f"{used} of the frames of {run} trained its models, whose errors here are not those on new frames{rest}"
+
+
 def predicted(model: Path, records: Sequence[Any], branch: str | None = None, align: bool = False) -> list[Any]:
     """Labels by a model file; raises InputError where it cannot be used or does not know the elements."""
-    from ..engines.inference import Predictor
+    from ..engines.models import open_predictor
 
     if not model.is_file():
         raise InputError(f"{model}: no such model file")
     try:
-        found = Predictor(model, branch)([record.frame for record in records])
+        found = open_predictor(model, branch)([record.frame for record in records])
     except TaskError as error:
         raise InputError(f"{model}: {error}") from error
     except Exception as error:  # torch and deepmd raise anything
@@ -100,16 +119,18 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _table(errors: Any, options: argparse.Namespace) -> Table:
+    from ..report.document import error
+
     note = ", energies aligned by element" if options.align else ""
     title = f"RMSE of {options.model.name} on {errors.total.n_frames} frames{note}"
     table = Table(title=title, title_justify="left")
     for name in ("", "frames", "force, eV/Å", "energy, meV/atom", "virial, meV/atom"):
         table.add_column(name, justify="right" if name else "left")
     for name, row in [("all", errors.total), *(errors.systems.items() if len(errors.systems) > 1 else ())]:
-        virial = "–" if row.virial != row.virial else f"{1000 * row.virial:.1f}"
-        table.add_row(name, str(row.n_frames), f"{row.force:.4f}", f"{1000 * row.energy:.1f}", virial)
-    for element, error in errors.elements.items() if len(errors.elements) > 1 else ():
-        table.add_row(f"on {element}", "", f"{error:.4f}", "", "")
+        cells = error(row.force, 1.0, 4), error(row.energy, 1e3, 1), error(row.virial, 1e3, 1)
+        table.add_row(name, str(row.n_frames), *cells)
+    for element, force in errors.elements.items() if len(errors.elements) > 1 else ():
+        table.add_row(f"on {element}", "", f"{force:.4f}", "", "")
     return table
 
 

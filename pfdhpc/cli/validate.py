@@ -4,27 +4,29 @@ import argparse
 from functools import partial
 from math import inf
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..errors import EXIT_COMPLETE, InputError, LabelError, StoreError
+from ..config.train import FINAL_NAMES
+from ..errors import EXIT_COMPLETE, InputError, StoreError
 from ..log import console
+from .arguments import run_path
+from .quiet import quiet
+from .validate_labels import MINUTES, Plan, planned
 
-HERE = ("ase", "deepmd", "gpaw")
-"""Labelers that run in this process."""
 SHORTEST = 20
 """Steps of a dynamics that anything can be read off."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="run directory")
+    add("run", type=run_path, metavar="RUN", help="run directory")
     source = "crystals to ask about, any format ASE reads (default: the structures of the run's systems)"
     add("--structures", type=Path, nargs="+", metavar="FILE", help=source)
-    add("--label", action="store_true", help="equation of state by the labeler of the run, too: costs labels")
+    text = f"the labeler of the run answers too, as far as its labels take no more than MIN minutes ({MINUTES:g})"
+    add("--label", type=float, nargs="?", const=MINUTES, metavar="MIN", help=text)
     add("--temperature", type=float, metavar="K", help="of the dynamics (the run's lowest)")
     add("--md-steps", type=int, default=200, metavar="N", help="steps of the dynamics; 0: none (200)")
     add("--phonons", action="store_true", help="phonon density of states")
@@ -34,24 +36,28 @@ def validate(options: argparse.Namespace) -> int:
     """Ask, show and write to ``RUN/validation``; raises InputError, StoreError."""
     from ..report.card import temperatures
     from ..report.reading import read_run
-    from ..report.validation import CAPTION, FOLDER, HEAD, Questions, remarks, rows, save
+    from ..report.validation import CAPTION, FOLDER, Questions, remarks, save, table
 
     _check(options)
+    quiet()
     run = read_run(options.run)
     structures = _structures(run, options.structures)
     models = _models(run)
     explore = run.config["explore"]
     temperature = temperatures(run)[0] if options.temperature is None else options.temperature
     questions = Questions(temperature, explore["timestep"], options.md_steps, options.phonons)
-    console.print(_estimate(run, len(structures), options.label), style="dim", markup=False)
-    answers = _asked(run, structures, models, questions, options.label)
-    table = Table(title=f"{len(structures)} structures, dynamics at {temperature:g} K", title_justify="left")
-    for name in HEAD:
-        left = name in HEAD[:2]
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for row in rows(answers):
-        table.add_row(*row)
-    console.print(table)
+    plan = planned(run, structures, options.phonons, options.label)
+    for line in plan.lines():
+        console.print(line, style="dim", markup=False, soft_wrap=True)
+    answers = _asked(run, structures, models, questions, plan)
+    count = f"{len(structures)} structure{'s' * (len(structures) > 1)}"
+    shown = Table(title=f"{count}, dynamics at {temperature:g} K", title_justify="left")
+    head, rows = table(answers)
+    for index, name in enumerate(head):
+        shown.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
     console.print(CAPTION, style="dim", markup=False)
     for remark in remarks(answers):
         console.print(remark, style="yellow", markup=False)
@@ -68,6 +74,8 @@ def _check(options: argparse.Namespace) -> None:
     problems = []
     if options.md_steps != 0 and options.md_steps < SHORTEST:
         problems.append(f"--md-steps {options.md_steps}: give 0 for no dynamics, or {SHORTEST} or more")
+    if options.label is not None and not 0 < options.label < inf:
+        problems.append(f"--label {options.label:g}: give minutes above 0")
     if options.temperature is not None and not 0 < options.temperature < inf:
         problems.append(f"--temperature {options.temperature:g}: give kelvins above 0")
     if problems:
@@ -85,6 +93,8 @@ def _structures(run: Any, given: list[Path] | None) -> dict[str, Any]:
             raise InputError("validate: this run began with a pool, not with structures; name some: --structures FILE")
     elif len(named) < len(given):
         raise InputError("--structures: two files have the same name; results are told by it")
+    from ase.data import chemical_symbols
+
     found, problems = {}, []
     for name, path in named.items():
         try:
@@ -93,7 +103,8 @@ def _structures(run: Any, given: list[Path] | None) -> dict[str, Any]:
             hint = "" if given else "; the run's input has moved? name one: --structures FILE"
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             problems.append(f"{path}: cannot be read as a structure: {reason}{hint}")
-    strange = {name: set(atoms.symbols) - set(run.state["type_map"]) for name, atoms in found.items()}
+    known = set(run.state["type_map"]) or {chemical_symbols[number] for number in run.species}
+    strange = {name: set(atoms.symbols) - known for name, atoms in found.items()}
     strange = {named[name]: ", ".join(sorted(some)) for name, some in strange.items() if some}
     problems += [f"{path}: the model does not know {elements}" for path, elements in strange.items()]
     if problems:
@@ -105,34 +116,29 @@ def _models(run: Any) -> list[tuple[str, Path]]:
     """The model before and the one at the end, by name; raises InputError where there is none yet."""
     if not run.models:
         raise InputError(f"{run.directory}: this run has no model yet; validate it after its first training")
+    from ..roles.folder import RunFolder
+
     before = run.state["teacher"] or run.models[0]
-    final = run.directory / "final" / "model.pth"
-    newest = final if final.is_file() else run.directory / "models" / f"{run.models[-1]['digest']}.pth"
-    found = [(run.product, newest)]
-    if newest == final or len(run.models) > 1 or run.state["teacher"]:
+    final = run.directory / "final" / FINAL_NAMES[run.trainer][1]
+    models = RunFolder(run.directory)
+    newest = final if final.is_file() else models.frozen(run.models[-1]["digest"])
+    only = newest != final and len(run.models) == 1 and not run.distilling
+    found = [("pre-trained" if only else run.product, newest)]
+    if not run.taught_by_calculator and (newest == final or len(run.models) > 1 or run.state["teacher"]):
         name = "teacher" if run.distilling else "pre-trained"
-        found.insert(0, (name, run.directory / "models" / f"{before['digest']}.pth"))
+        found.insert(0, (name, models.frozen(before["digest"])))
     if missing := [str(path) for _, path in found if not path.is_file()]:
         raise InputError([f"{path}: this model of the run is gone" for path in missing])
     return found
 
 
-def _estimate(run: Any, n_structures: int, wanted: bool) -> str:
-    """What labels cost, by those the run made."""
-    from ..report.validation import LABELS
-
-    seconds = [record.labelling.seconds for record in run.labelled if record.labelling.seconds > 0]
-    count = n_structures * LABELS
-    time = f", about {count * median(seconds):.0f} s by this run's" if seconds else ""
-    return f"{count} labels will be made{time}" if wanted else f"--label would make {count} labels{time}"
-
-
-def _asked(run: Any, structures: dict, models: list, questions: Any, labels: bool) -> list[Any]:
-    """All answers, with what is being done shown."""
+def _asked(run: Any, structures: dict, models: list, questions: Any, plan: Plan) -> list[Any]:
+    """All answers, with what is being done shown; those of the labeler come last of each structure."""
     from ..engines.inference import interpreted
-    from ..report.validation import ask, ask_labels
+    from ..report.labelled import ask_labels
+    from ..report.likeness import comparable, of_labels
+    from ..report.validation import LABELS, Answers, ask
 
-    label = _labeler(run) if labels else None
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     answers = []
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -140,51 +146,25 @@ def _asked(run: Any, structures: dict, models: list, questions: Any, labels: boo
         task = progress.add_task("loading models")
         calculators = [(name, _calculator(path)) for name, path in models]
         for name, atoms in structures.items():
+            labelled = comparable(run.labelled, name)
             for model, calculator in calculators:
                 tell = lambda what, of=f"{name}, {model}": progress.update(task, description=f"{of}: {what}")  # noqa: E731
-                answers.append(ask(name, atoms, model, calculator, questions, tell))
-            if label is not None:
+                answers.append(ask(name, atoms, model, calculator, questions, tell, labelled))
+            found = Answers(name, LABELS, likeness=of_labels(labelled) if labelled else None)
+            if asked := plan.of(name):
                 tell = lambda what, of=name: progress.update(task, description=f"{of}: {what}")  # noqa: E731
-                answers.append(ask_labels(name, atoms, answers[-1], partial(label, name), tell))
+                ask_labels(found, atoms, calculators[-1][1], partial(plan.label, name), asked, tell)
+            if labelled or asked:
+                answers.append(found)
     return answers
 
 
 def _calculator(path: Path) -> Any:
-    """deepmd's for ASE; raises InputError."""
-    try:
-        from deepmd.calculator import DP
+    """The model's for ASE; raises InputError."""
+    from ..engines.models import open_calculator
 
-        return DP(str(path))
+    try:
+        return open_calculator(path)
     except Exception as error:  # torch and deepmd raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: cannot be used as a model: {reason}") from error
-
-
-def _labeler(run: Any) -> Any:
-    """The energy of a structure of a system, eV, by the run's labeler on this rank; raises InputError.
-
-    A system of ``label.systems`` has options of its own.
-    """
-    from ..config.label import LabelSection
-    from ..config.load import parse_section
-    from ..data import Frame
-    from ..engines.registry import make_labeler
-    from ..report.physics import NoCrystal
-
-    values = run.config["label"]
-    if values["type"] == "teacher":
-        raise InputError("--label: the teacher labels here, which is among the models already; leave it out")
-    if values["type"] not in HERE:
-        text = f'--label: label.type = "{values["type"]}" needs a job of its own; here {", ".join(HERE)} can label'
-        raise InputError(text)
-    section = parse_section("label", LabelSection, {**values, "isolation": "none"})
-    engine = make_labeler(section, None)
-
-    def label(system: str, atoms: Any) -> float:
-        changes = section.of(system).attempts[0]
-        try:
-            return engine.label(Frame.from_atoms(atoms), changes, section.timeout).energy
-        except LabelError as error:
-            raise NoCrystal(f"a label failed: {error}") from error
-
-    return label

@@ -7,6 +7,7 @@ its defaults; ``[distill.SECTION]`` says what is different. Its teacher is what 
 from pathlib import Path
 from typing import Any
 
+from .dpa4 import as_teacher
 from .schema import Config
 
 FINETUNE, DISTILL = "finetune", "distill"
@@ -33,6 +34,9 @@ def second_act(config: Config, teacher: Path | None = None, held_out: Path | Non
     values["run"].pop("confirm_core_hours", None)  # a teacher's labels cost next to nothing
     values["explore"] = {key: value for key, value in values["explore"].items() if key != "committee"}
     values["model"] = given["model"] if teacher is None else {"checkpoint": str(teacher)}
+    if config.train.type == "dpa4":
+        values["model"] = as_teacher(values["model"])
+        values["explore"] = {key: value for key, value in values["explore"].items() if key not in ("engine", "options")}
     for name, section in config.distill.items():
         inherited = values.get(name, {})
         values[name] = {**inherited, **section} if isinstance(section, dict) else section

@@ -1,10 +1,11 @@
 """[[system]] and [explore]: where molecular dynamics starts and how it runs."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from .base import ExistingFile, Section
+from .base import ExistingFile, Section, resolve
 from .init import AlloySection, Amount, Element, SlabSection
 
 Positive = Annotated[float, Field(gt=0)]
@@ -59,7 +60,9 @@ class ExploreSection(Section):
     engine: Literal["lammps", "ase"] = Field(
         "lammps", description="lammps: with deepmd's pair style, in the rank; ase: ASE's dynamics, any ASE calculator"
     )
-    options: dict[str, Any] = Field({}, description="options of the engine (ase: calculator, arguments)")
+    options: dict[str, Any] = Field(
+        {}, description="options of the engine; ase: calculator, arguments, model_argument, path, reuse"
+    )
     ensemble: Literal["nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri"] = Field(
         "nvt", description="what is kept constant; nvt is Nosé-Hoover; iso, aniso and tri say how the cell may change"
     )
@@ -85,6 +88,15 @@ class ExploreSection(Section):
         3600.0, gt=0, description='seconds one segment may take before its process is killed (isolation = "process")'
     )
     max_restarts: int = Field(5, ge=0, description="guard restarts after which a replica is retired")
+
+    @field_validator("options")
+    @classmethod
+    def _paths(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "path" not in options:
+            return options
+        if not isinstance(options["path"], str):
+            raise ValueError("path must be a path, as text")
+        return {**options, "path": str(resolve(Path(options["path"]), info))}
 
     @field_validator("temperatures", "pressures")
     @classmethod

@@ -1,5 +1,7 @@
 """[label]: the first-principles program and when its answer is trusted."""
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,14 @@ PATHS: dict[str, dict[str, str | None]] = {
 }
 """The options that are paths, by type of labeler. Of a folder, with the option that names the files in it."""
 
+PLACEHOLDERS = {
+    "ranks": "processes to start",
+    "nodes": "the nodes of the team, n1,n2",
+    "n_nodes": "how many nodes that are",
+    "hosts": "the nodes with the team's ranks on each, n1:4,n2:4",
+    "hostfile": "a file with the node of every rank, a line each",
+}
+"""What may stand in braces in the command that starts a program."""
 WAIT = 60.0
 """Seconds a job waits for results from elsewhere, by default."""
 ISOLATION = (
@@ -34,7 +44,8 @@ class LaunchSection(Section):
 
     command: str = Field(
         description='e.g. "pw.x" (one process), "mpiexec -n {ranks} pw.x", "srun --mpi=pmi2 -n {ranks} pw.x": '
-        "split into words, never given to a shell; name a launcher of another MPI than the job's by its full path"
+        "split into words, never given to a shell; name a launcher of another MPI than the job's by its full path; "
+        + ", ".join(f"{{{name}}}: {meaning}" for name, meaning in PLACEHOLDERS.items())
     )
     processes: int | None = Field(
         None, ge=1, description="what {ranks} stands for, and what the output must say; default: the ranks of a team"
@@ -49,10 +60,21 @@ class LaunchSection(Section):
     keep: bool = Field(False, description="keep the folders of good labels too")
     resident: bool = Field(
         False,
-        description="keep the program running from label to label (qe, cp2k: an i-PI socket), which then depend a "
-        "little, within the convergence, on what came before",
+        description="keep the program running from label to label (qe, cp2k: an i-PI socket; vasp: its interactive "
+        "mode), which then depend a little, within the convergence, on what came before",
     )
     resident_labels: int = Field(50, ge=1, description="labels after which a resident program is started anew")
+
+    @field_validator("command")
+    @classmethod
+    def _placeholders(cls, command: str) -> str:
+        for name in re.findall(r"(?<!\$)\{(\w*)\}", command):
+            if name not in PLACEHOLDERS:
+                near = difflib.get_close_matches(name, PLACEHOLDERS, 1)
+                known = ", ".join(f"{{{one}}} ({meaning})" for one, meaning in PLACEHOLDERS.items())
+                meant = f"did you mean {{{near[0]}}}? " if near else ""
+                raise ValueError(f"{{{name}}} stands for nothing; {meant}known are {known}")
+        return command
 
 
 class LabelSection(Section):
@@ -64,7 +86,7 @@ class LabelSection(Section):
     )
     options: dict[str, Any] = Field(
         {},
-        description="gpaw: GPAW's keywords; ase: calculator, arguments, path; deepmd: model, branch; "
+        description="gpaw: GPAW's keywords; ase: calculator, arguments, path, reuse; deepmd: model, branch; "
         "offline: level, wait; qe: template, input, pseudopotentials, pseudo_dir, kpts, koffset, kspacing; "
         "vasp: template, incar, potcars, potcar_dir, kpts, koffset, kspacing, magmoms, charge; "
         "abacus: template, input, pseudopotentials, pseudo_dir, orbitals, orbital_dir, kpts, koffset, kspacing, "

@@ -35,14 +35,17 @@ def load(path: str | Path) -> Config:
     return parse(values, path.resolve().parent)
 
 
-def parse(values: dict[str, Any], base: Path) -> Config:
-    """Validate an input given as a dict; relative paths are taken from ``base``."""
+def parse(values: dict[str, Any], base: Path, standing_in: bool = False) -> Config:
+    """Validate an input given as a dict; relative paths are taken from ``base``.
+
+    ``standing_in``: of a distillation whose teacher is still to be fine-tuned from the model it names.
+    """
     try:
-        config = Config.model_validate(values, context={"base": base})
+        config = Config.model_validate(values, context={"base": base, "standing_in": standing_in})
     except ValidationError as error:
         raise InputError(line for item in error.errors() for line in _explain(item)) from None
     if config.workflow == "pfd":
-        given = _distillation(second_act(config), base).model_dump(exclude_unset=True)
+        given = _distillation(second_act(config), base, True).model_dump(exclude_unset=True)
         resolved = {name: given[name] for name in config.distill}  # paths in it start from the input's folder, too
         config = config.model_copy(update={"distill": resolved})
     if config.label.type == "deepmd" and not Path(model := config.label.options["model"]).is_file():
@@ -52,12 +55,14 @@ def parse(values: dict[str, Any], base: Path) -> Config:
 
 def act(config: Config, number: int, teacher: Path | None = None, held_out: Path | None = None) -> Config:
     """The first (0) or second (1) run that a ``pfd`` input stands for; see :mod:`pfdhpc.config.acts`."""
-    return _distillation(second_act(config, teacher, held_out), Path.cwd()) if number else first_act(config)
+    if not number:
+        return first_act(config)
+    return _distillation(second_act(config, teacher, held_out), Path.cwd(), teacher is None)
 
 
-def _distillation(values: dict[str, Any], base: Path) -> Config:
+def _distillation(values: dict[str, Any], base: Path, standing_in: bool) -> Config:
     try:
-        return parse(values, base)
+        return parse(values, base, standing_in)
     except InputError as error:
         raise InputError(f"distill.{line.removeprefix('input: ')}" for line in error.problems) from None
 
@@ -86,6 +91,7 @@ def _files(config: Config) -> dict[str, Any]:
     named = {key: value for key, value in flat(config.model_dump()).items() if _is_path(value)}
     named.pop("run.directory")
     named.pop("label.launch.scratch", None)
+    named.pop("model.path", None)  # what an own calculator reads, nobody knows
     return named | label_files(config.label)
 
 

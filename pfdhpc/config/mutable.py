@@ -21,16 +21,19 @@ IMMUTABLE = (
     "label.options",
     "label.systems",
     "label.virial",
+    "train.type",
     "train.deepmd",
+    "train.metatrain",
     "train.use_pretrain_script",
     "train.bias",
     "train.replay",
+    "train.lora",
     "test",
 )
 """Keys, and all keys below them, that decide what the frames, labels and models of a run are."""
 
 
-RELOCATABLE = ("label.options.path", "label.options.wait")
+RELOCATABLE = ("label.options.path", "label.options.wait", "model.path", "explore.options.path")
 """Exceptions: folders that code is found in, and patience. Where a project lies decides nothing."""
 
 

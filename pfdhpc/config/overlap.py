@@ -8,6 +8,8 @@ from .base import Section
 
 
 class OverlapSection(Section):
+    """Whether exploration, labels and training wait for each other."""
+
     staleness: int | Literal["inf"] = Field(
         0,
         union_mode="left_to_right",

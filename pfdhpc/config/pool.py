@@ -93,14 +93,24 @@ def _count(given: Any) -> int:
 
 def pool_problems(config: Any) -> list[str]:
     """Where [pool] does not go with the rest of a whole input."""
+    teams = config.ranks.trainer.teams
     if config.workflow != "simplify":
         problems = ['pool: only used in workflow = "simplify"; remove the section'] if config.pool else []
         if config.label.type == "pool":
             problems.append('label.type: "pool" is for workflow = "simplify"; name a first-principles program')
+        if teams > 1:
+            problems.append(
+                f"ranks.trainer.teams: {teams}, but there is one model to train, not a committee (simplify);"
+                " take more ranks.trainer.ranks"
+            )
         return problems
     if config.pool is None:
         return ['pool: a simplify run needs one; e.g. [pool] data = ["pool.extxyz"]']
     problems = [f"{name}: {why}; remove it" for name, why in UNREAD.items() if _given(config, name)]
+    if teams > config.pool.models:
+        problems.append(
+            f"ranks.trainer.teams: {teams}, but the committee has {config.pool.models} models (pool.models)"
+        )
     return problems + _other_problems(config)
 
 

@@ -13,9 +13,10 @@ COUNT = 'teams of this role: a count, a fraction of the working ranks, or "rest"
 
 
 class TrainerRanks(Section):
-    """One team trains."""
+    """One team trains; the models of a committee can be trained by several at a time."""
 
-    ranks: int = Field(1, ge=1, description="ranks of the one trainer team (data parallel)")
+    teams: int = Field(1, ge=1, description="simplify: teams that train the models of the committee side by side")
+    ranks: int = Field(1, ge=1, description="ranks of a trainer team (data parallel)")
 
 
 class ExplorerRanks(Section):

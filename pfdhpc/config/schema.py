@@ -2,17 +2,20 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from .base import AnyPath, Section
+from .dpa4 import dpa4_conflicts, with_dpa4
 from .explore import ExploreSection, SystemSection
 from .init import Data, InitSection, init_problems
 from .label import LabelSection
+from .metatrain import trainer_conflicts, with_metatrain
 from .overlap import OverlapSection
 from .pool import PoolSection, pool_problems, with_pool
 from .ranks import RanksSection
 from .select import SelectSection
 from .student import StudentSection
+from .teacher import changed_teacher, teacher_conflicts, with_calculator
 from .train import ModelSection, TrainSection, finetuning_problems
 
 
@@ -28,7 +31,8 @@ class RunSection(Section):
         20.0,
         ge=0,
         description="seconds an interrupted run waits for labels under way; if the end of the job is known, longer for"
-        " those forecast to be made before it, unless SIGINT or SIGTERM came",
+        " those forecast to be made before it, unless SIGINT or SIGTERM came; and those that programs of other labels"
+        " have to end by themselves",
     )
     confirm_core_hours: float | None = Field(
         None,
@@ -108,9 +112,15 @@ class Config(Section):
     def _labels_of_a_distillation(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("workflow") != "distill":
             return values
+        values = with_calculator(values)
         label = values.get("label", {})
         given = {"type": "teacher", "batch": 16, **label} if isinstance(label, dict) else label
         return {**values, "label": given}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _implied_by_the_trainer(cls, values: Any) -> Any:
+        return with_dpa4(with_metatrain(values)) if isinstance(values, dict) else values
 
     @model_validator(mode="before")
     @classmethod
@@ -120,7 +130,7 @@ class Config(Section):
         return with_pool(values)
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self, info: ValidationInfo):
         names = [*(system.name for system in self.system), *(self.pool.names if self.pool else ())]
         problems = pool_problems(self)
         if not self.system and self.workflow != "simplify":
@@ -144,7 +154,9 @@ class Config(Section):
             )
         if self.distill and self.workflow != "pfd":
             problems.append('distill: only used in workflow = "pfd"; remove the section')
-        problems += self._selection_problems(names) + self._student_problems()
+        problems += self._selection_problems(names) + self._student_problems() + teacher_conflicts(self)
+        problems += changed_teacher(self) if not (info.context or {}).get("standing_in") else []
+        problems += trainer_conflicts(self) + dpa4_conflicts(self)
         problems += finetuning_problems(self.model, self.train, self.workflow, self.init.gives_labels)
         problems += init_problems(self.init, self.label.type, self.converge.max_labels)
         if problems:
@@ -165,7 +177,7 @@ class Config(Section):
                 problems.append("train.first_steps: 0, but a student begins with random weights; give it some")
             if "start_from" in self.train.model_fields_set:
                 problems.append("train.start_from: student.warm_start says where a round starts; remove the key")
-            if self.explore.engine != "lammps":
+            if self.explore.engine != "lammps" and self.model.calculator is None:
                 problems.append(
                     f'explore.engine: "{self.explore.engine}", but the teacher explores, in LAMMPS: remove it'
                 )

@@ -9,12 +9,24 @@ from .base import AnyPath, ExistingFile, Section
 RANDOM = "RANDOM"
 """deepmd's name for "no branch: keep the descriptor, begin with a random fitting net"."""
 
+FINAL_NAMES = {
+    "deepmd": ("model.pt", "model.pth"),
+    "dpa4": ("model.pt", "model.pt"),
+    "metatrain": ("model.ckpt", "model.pt"),
+}
+"""How a finished run calls the checkpoint and the model to use, by the kind of trainer."""
+
+CALCULATOR = ("calculator", "arguments", "model_argument", "path")
+"""Keys of [model] that say which ASE calculator is the teacher; the engine ase knows them by the same names."""
+
 
 class ModelSection(Section):
     """The pre-trained model a fine-tuning starts from; in a distillation, the teacher."""
 
-    checkpoint: ExistingFile = Field(
-        description="pre-trained deepmd model: checkpoint .pt (PyTorch), frozen .pth, or another backend's (.pb, .dp)"
+    checkpoint: ExistingFile | None = Field(
+        None,
+        description="pre-trained deepmd model: checkpoint .pt (PyTorch), frozen .pth, or another backend's (.pb, .dp);"
+        " metatrain's .ckpt, or none (train.type); or the model file of a calculator",
     )
     branch: str | None = Field(
         None, description='branch of a multi-task checkpoint to continue from; "RANDOM": a new, random fitting net'
@@ -25,6 +37,37 @@ class ModelSection(Section):
         description="elements of the fine-tuned model, in its order: fewer than the checkpoint has, or new ones;"
         " default: those of the checkpoint",
     )
+
+    calculator: str | None = Field(
+        None,
+        description="distill: a teacher that is any ASE calculator, by import path, instead of a deepmd model; e.g."
+        ' "mace.calculators.mace_mp"',
+    )
+    arguments: dict[str, Any] = Field({}, description="keywords of the calculator")
+    model_argument: str | None = Field(None, description="keyword of the calculator that takes the file checkpoint")
+    path: AnyPath | None = Field(None, description="a folder to find a calculator of one's own in")
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if problems := self._calculator_problems() if self.calculator else self._model_problems():
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _model_problems(self) -> list[str]:
+        unread = [key for key in CALCULATOR if key in self.model_fields_set]
+        problems = [f"{key}: only read with model.calculator; remove it" for key in unread]
+        if self.checkpoint is None and self.type_map is None:  # by its elements, one from scratch can be made
+            problems.append(f"checkpoint: missing; {type(self).model_fields['checkpoint'].description}")
+        return problems
+
+    def _calculator_problems(self) -> list[str]:
+        unread = [key for key in ("branch", "type_map") if getattr(self, key) is not None]
+        problems = [f"{key}: of a deepmd model, a calculator has none; remove it" for key in unread]
+        if (self.checkpoint is None) != (self.model_argument is None):
+            problems.append(
+                "model_argument: the keyword of the calculator that takes the file checkpoint; give both or neither"
+            )
+        return problems
 
     @field_validator("type_map")
     @classmethod
@@ -52,11 +95,29 @@ class ReplaySection(Section):
     )
 
 
+class LoraSection(Section):
+    """Low-rank adaptation: the weights of the backbone stay, small matrices beside them are trained, and added to
+    them after each round. The fitting net and small parameters are trained as they are."""
+
+    rank: int = Field(ge=1, description="rank of the adapters")
+    alpha: float | None = Field(None, gt=0, description="their scale is alpha / rank; default: 1")
+
+
 class TrainSection(Section):
     """How each round trains."""
 
+    type: Literal["deepmd", "dpa4", "metatrain"] = Field(
+        "deepmd",
+        description="deepmd: deepmd-kit's models; dpa4: those of deepmd-kit that LAMMPS does not run unless compiled,"
+        " explored with ASE; metatrain: PET models, explored with ASE (pip extra metatrain)",
+    )
     deepmd: ExistingFile | dict[str, Any] = Field(
         {}, description="deepmd training input, file or inline; the run fills in model, data, steps and seeds"
+    )
+    metatrain: ExistingFile | dict[str, Any] = Field(
+        {},
+        description="metatrain's options model and training of the architecture, device and base_precision, file or"
+        " inline; the run fills in data, epochs, batch size, learning rate, seed",
     )
     first_steps: int = Field(400, ge=0, description="steps of the first training, on the initial frames")
     steps: int = Field(400, ge=1, description="steps of each later round")
@@ -71,6 +132,7 @@ class TrainSection(Section):
         description='parts that are not trained: "descriptor", "fitting_net", or layers, as in'
         ' "fitting_net.layers.0-1" (0: the first; the last one is the output)',
     )
+    lora: LoraSection | None = Field(None, description="DPA-4: train low-rank adapters of the weights instead of them")
     bias: Literal["change", "set", "none"] = Field(
         "change",
         description="energy bias per element before the first training: shifted by a fit of label - prediction;"
@@ -120,6 +182,11 @@ class TrainSection(Section):
         return self
 
     @property
+    def final_names(self) -> tuple[str, str]:
+        """How a finished run calls the checkpoint and the model to use."""
+        return FINAL_NAMES[self.type]
+
+    @property
     def direct(self) -> bool:
         """Whether there is a stage of direct forces."""
         return "direct" in self.stages
@@ -128,7 +195,7 @@ class TrainSection(Section):
         if self.stages not in (["conservative"], ["direct", "conservative"]):
             return [
                 f"stages: {self.stages}: direct forces are not the gradient of an energy, a trajectory driven by them"
-                ' heats up or cools down by itself; give ["direct", "conservative"] or ["conservative"]'
+                ' (NVE above all) heats up or cools down by itself; give ["direct", "conservative"] or ["conservative"]'
             ]
         if not self.direct:
             given = [key for key in ("direct_share", "direct_weight") if key in self.model_fields_set]
@@ -137,7 +204,7 @@ class TrainSection(Section):
         return [f"{key}: not with a stage of direct forces; remove one of them" for key in unfit]
 
 
-FINETUNING = ("use_pretrain_script", "freeze", "bias", "replay")
+FINETUNING = ("use_pretrain_script", "freeze", "lora", "bias", "replay")
 """Keys of [train] that say how pre-trained weights are taken up: nothing a student has."""
 
 

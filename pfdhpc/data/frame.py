@@ -116,7 +116,7 @@ class Record:
     label: Label | None = None
     labelling: Labelling | None = None
 
-    @property
+    @cached_property
     def frame_id(self) -> str:
         return self.frame.frame_id
 

@@ -79,7 +79,7 @@ class TrainTask:
     """One training round. Records are labelled and sorted by frame id."""
 
     round: int
-    parent: Path | None  # checkpoint (.pt) whose weights are the start; None: from scratch, a model of ``model``
+    parent: Path | None  # checkpoint whose weights are the start; None: from scratch, a model of ``model``
     first: bool  # parent is the pre-trained model: take the branch, align the energy bias, fit no new head
     old: tuple[Record, ...]  # trained on before
     new: tuple[Record, ...]  # new in this round
@@ -94,8 +94,8 @@ class TrainTask:
 class TrainResult:
     """The models a training left, as files in the task's directory."""
 
-    checkpoint: Path  # .pt, what the next round starts from
-    frozen: Path  # .pth, what explores
+    checkpoint: Path  # what the next round starts from: deepmd's .pt, metatrain's .ckpt
+    frozen: Path  # what explores: deepmd's .pth, or the checkpoint itself; metatomic's .pt
     best_step: int
     curve: tuple[dict[str, float], ...]  # {"step": ..., "rmse_f": ..., ...} as the trainer printed them
     seconds: float  # wall time of the whole call

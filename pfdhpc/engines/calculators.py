@@ -5,6 +5,7 @@ import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -38,13 +39,70 @@ def check_calculator(key: str, path: object, folder: str | None = None, remedy: 
     return [f"{where}: {module} has no {name}; {hint}"]
 
 
-def load_calculator(key: str, path: str) -> Any:
-    """The class or function at an import path; raises InputError naming ``key`` when it cannot be imported."""
+def check_calculator_of(section: str, options: dict[str, Any]) -> list[str]:
+    """The same of the options ``calculator`` and ``path`` of a ``section``, e.g. "label.options"."""
+    folder = options.get("path")
+    if folder and not Path(folder).is_dir():
+        return [f"{section}.path: no such folder: {folder}"]
+    remedy = f"install its package, give its folder as {section}.path"
+    return check_calculator(f"{section}.calculator", options["calculator"], folder, remedy)
+
+
+def load_calculator(key: str, path: str, folder: str | None = None) -> Any:
+    """The class or function at an import path; raises InputError naming ``key`` when it cannot be imported.
+
+    ``folder`` heads ``sys.path`` from now on.
+    """
+    if folder and folder not in sys.path:
+        sys.path.insert(0, folder)
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
     except Exception as error:  # importing runs code, which may raise anything
         raise InputError(f"{key}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+class Maker:
+    """Makes calculators of one kind from the options ``calculator``, ``path`` and ``reuse`` of a section.
+
+    Each is a new one, that remembers nothing; or with ``reuse``, for interatomic potentials, which take long to load
+    and have little to remember, one for each set of keywords, reset whenever it is handed out.
+    """
+
+    def __init__(self, key: str, options: dict[str, Any]):
+        """Raises InputError naming ``key``."""
+        self._make = load_calculator(f"{key}.calculator", options["calculator"], options.get("path"))
+        self._reuse = bool(options.get("reuse"))
+        self._made: dict[str, Any] = {}
+        self.name = self._make.__name__
+
+    def __call__(self, arguments: dict[str, Any]) -> Any:
+        """A calculator; raises whatever it raises."""
+        if not self._reuse:
+            return self._new(arguments)
+        keywords = repr(sorted(arguments.items()))
+        if keywords not in self._made:
+            self._made[keywords] = self._new(arguments)
+        calculator = self._made[keywords]
+        if hasattr(calculator, "reset"):
+            calculator.reset()
+        return calculator
+
+    def _new(self, arguments: dict[str, Any]) -> Any:
+        return self._make(**_on_this_rank(self.name), **deepcopy(arguments))
+
+    def forget(self) -> None:
+        """Let go of those it has handed out."""
+        self._made = {}
+
+
+def _on_this_rank(name: str) -> dict[str, Any]:
+    """Keywords by which a calculator keeps to this rank: LAMMPS would wait for all ranks of the job to start it."""
+    if name != "LAMMPSlib":
+        return {}
+    from mpi4py import MPI
+
+    return {"comm": MPI.COMM_SELF}
 
 
 def _find(module: str, folder: str | None) -> ModuleSpec | None:

@@ -1,4 +1,4 @@
-"""Energies, forces and virials by a deep-potential model file, in batches."""
+"""A deep-potential model file in memory: energies, forces and virials in batches, and descriptors."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -43,6 +43,30 @@ class Predictor:
                 for place, label in zip(batch, self._evaluate([frames[place] for place in batch]), strict=True):
                     labels[place] = label
         return labels
+
+    def descriptors(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """The model's own descriptors (n_atoms, width), in its units, of each frame, evaluated one by one.
+
+        Raises TaskError as a prediction does.
+        """
+        self._check(frames)
+        return [self._described(frame) for frame in frames]
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """The elements it knows, in its order."""
+        return tuple(self._model.get_type_map())
+
+    @property
+    def cutoff(self) -> float:
+        """How far it looks, Å."""
+        return float(self._model.get_rcut())
+
+    def _described(self, frame: Frame) -> np.ndarray:
+        cells = frame.cell.reshape(1, 9) if frame.pbc.any() else None
+        types = np.array([self._types[number] for number in frame.numbers.tolist()])
+        found = self._model.eval_descriptor(frame.positions.reshape(1, -1), cells, types, dtype="fp64")
+        return np.ascontiguousarray(found[0])
 
     def _check(self, frames: Sequence[Frame]) -> None:
         unknown = sorted({number for frame in frames for number in frame.numbers.tolist()} - set(self._types))

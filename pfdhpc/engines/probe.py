@@ -1,6 +1,7 @@
 """What a model is worth in LAMMPS: its speed, and whether it holds a trajectory together.
 
-Both run the engine that explores (:mod:`.explore.lammps`), one rank, with its guards, and watch it.
+Both run the engine that explores (:mod:`.explore.lammps`), one rank, with its guards, and watch it. What a teacher
+that is an ASE calculator is compared by is its speed in ASE.
 """
 
 import time
@@ -16,8 +17,9 @@ from ..data import Frame
 from ..errors import TaskError
 from ..units import K_BOLTZMANN
 from .base import SegmentTask
+from .explore.ase import AseExplorer
 from .explore.lammps import LammpsExplorer
-from .explore.segment import Motion, Snapshot, freedoms
+from .explore.segment import Breakdown, Motion, Snapshot, freedoms
 
 SETTLE = 300
 DAMPING = 50
@@ -79,6 +81,25 @@ def speed(
     finally:
         explorer.close()
     return tuple(Speed(len(cell), steps / median(found)) for found in seconds)
+
+
+def calculator_speed(
+    explorer: AseExplorer, frame: Frame, steps: int, n_atoms: int = 256, temperature: float = 300.0
+) -> Speed:
+    """MD steps a second in ASE of the calculator that explores, as :func:`speed` of models in LAMMPS.
+
+    Raises TaskError when it cannot run, and for a frame that is not periodic in three directions.
+    """
+    _check(frame)
+    cell = replicated(frame, n_atoms)
+    try:
+        motion = explorer.begin(_task(cell, temperature))
+        motion.advance(1)  # what the first call of a calculator does once is not counted
+        started = time.perf_counter()
+        motion.advance(steps)
+    except Breakdown as error:
+        raise TaskError(f"the speed of the teacher cannot be measured: {error}") from error
+    return Speed(len(cell), steps / (time.perf_counter() - started))
 
 
 def stability(

@@ -2,18 +2,22 @@
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..config.explore import ExploreSection
 from ..config.label import EXTERNAL, LabelSection
 from ..config.train import ModelSection, TrainSection
 from .base import Explorer, Labeler, Trainer
+from .label.ending import Wish, never
 
 EXPLORERS = {"lammps": "explore.lammps:LammpsExplorer", "ase": "explore.ase:AseExplorer"}
 LABELERS = {"gpaw": "label.gpaw:GpawLabeler", "ase": "label.ase:AseLabeler", "deepmd": "label.deepmd:DeepmdLabeler"}
 LABELERS["offline"] = "label.offline:OfflineLabeler"
 LABELERS |= dict.fromkeys(EXTERNAL, "label.external:ExternalLabeler")
-TRAINERS = {"deepmd": "train.deepmd:DeepmdTrainer"}
+TRAINERS = {"metatrain": "train.metatrain:MetatrainTrainer"}
+TRAINERS |= dict.fromkeys(("deepmd", "dpa4"), "train.deepmd:DeepmdTrainer")
+TRAINER_CHECKS = {"deepmd": "train.deepmd_checks", "dpa4": "train.deepmd_checks", "metatrain": "train.metatrain_model"}
 
 
 def make_explorer(section: ExploreSection, spawner: Any = None, log: Path | None = None) -> Explorer:
@@ -27,19 +31,21 @@ def make_explorer(section: ExploreSection, spawner: Any = None, log: Path | None
     return _load(EXPLORERS[section.engine])(section)
 
 
-def make_labeler(section: LabelSection, comm: Any, spawner: Any = None, log: Path | None = None) -> Labeler:
+def make_labeler(
+    section: LabelSection, comm: Any, spawner: Any = None, log: Path | None = None, called_off: Wish = never
+) -> Labeler:
     """A labeler over the team communicator ``comm`` (an mpi4py communicator, None for one rank).
 
     ``spawner`` and ``log`` as for :func:`make_explorer`. Programs of their own are started by ``spawner`` and work
     in ``labels`` beside the folder of ``log``, unless [label.launch] says otherwise; frames for elsewhere are in
-    ``offline`` there.
+    ``offline`` there. ``called_off`` is asked while a program of its own runs whether it is to be ended.
     """
     engine = _load(LABELERS[section.type])
     if section.type == "offline":
         return engine(section, comm, log.parent.parent / "offline")
     if section.launch is not None:
         engine = _load("label.resident:ResidentLabeler") if section.launch.resident else engine
-        return engine(section, comm, spawner, log.parent.parent / "labels", log.name.split(".")[0])
+        return engine(section, comm, spawner, log.parent.parent / "labels", log.name.split(".")[0], called_off)
     if section.isolation == "process":
         batched = engine.label_batch is not Labeler.label_batch
         name = "IsolatedBatchLabeler" if batched else "IsolatedLabeler"
@@ -47,9 +53,23 @@ def make_labeler(section: LabelSection, comm: Any, spawner: Any = None, log: Pat
     return engine(section, comm)
 
 
-def make_trainer(model: ModelSection, train: TrainSection, comm: Any) -> Trainer:
-    """A trainer over the team communicator ``comm`` (an mpi4py communicator, None for one rank)."""
-    return _load(TRAINERS["deepmd"])(model, train, comm)
+def make_trainer(model: ModelSection, train: TrainSection, comm: Any, spawner: Any = None) -> Trainer:
+    """A trainer over the team communicator ``comm`` (an mpi4py communicator, None for one rank).
+
+    One that trains in child processes (metatrain) has them started by ``spawner``.
+    """
+    engine = _load(TRAINERS[train.type])
+    return engine(model, train, comm, spawner) if train.type == "metatrain" else engine(model, train, comm)
+
+
+def trainer_checks(train: TrainSection) -> ModuleType:
+    """What looks at a training before it begins, without a rank that trains.
+
+    ``check(model, train, labels)``: problems as lines; ``labels`` says whether there are some before the
+    first exploration, None that nothing is fine-tuned. ``facts(model)``: problems of the pre-trained model, and its
+    elements if there are none.
+    """
+    return import_module(f"pfdhpc.engines.{TRAINER_CHECKS[train.type]}")
 
 
 def _load(place: str) -> type:

@@ -11,8 +11,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-POLL_SECONDS = 0.002
-"""Pause between two looks for a message: an idle rank costs about 1 % of a core."""
+SHORTEST, LONGEST = 5e-5, 5e-3
+"""Seconds between two looks for a message, right after something happened and after a while."""
+PATIENCE = 1 / 8
+"""The pause grows with the wait, to this share of it: a message comes late by no more than that, and a rank that waits
+for long costs less than 1 % of a core."""
+
+
+def pause(waited: float) -> float:
+    """Seconds to sleep before the next look, after ``waited`` seconds without one that found anything."""
+    return min(max(SHORTEST, PATIENCE * waited), LONGEST)
 
 
 class Channel(ABC):
@@ -28,13 +36,16 @@ class Channel(ABC):
     def poll(self) -> tuple[int, Any] | None:
         """The next message as ``(source, message)``, or None if none is here yet."""
 
-    def receive(self, timeout: float = float("inf")) -> tuple[int, Any] | None:
-        """Wait up to ``timeout`` seconds for a message, asleep in between."""
-        deadline = time.monotonic() + timeout
+    def receive(
+        self, timeout: float = float("inf"), enough: Callable[[], bool] = lambda: False
+    ) -> tuple[int, Any] | None:
+        """Wait up to ``timeout`` seconds for a message, or until ``enough()`` holds; asleep in between."""
+        started = time.monotonic()
         while (found := self.poll()) is None:
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - started
+            if waited >= timeout or enough():
                 return None
-            time.sleep(POLL_SECONDS)
+            time.sleep(min(pause(waited), timeout - waited))
         return found
 
     def flush(self, timeout: float) -> bool:
@@ -68,10 +79,10 @@ class MpiChannel(Channel):
         return status.Get_source(), found.recv()
 
     def flush(self, timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
-        while self._pending and time.monotonic() < deadline:
+        started = time.monotonic()
+        while self._pending and (waited := time.monotonic() - started) < timeout:
             self._reap()
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause(waited))
         return not self._pending
 
     def _reap(self) -> None:

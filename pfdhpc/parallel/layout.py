@@ -1,6 +1,7 @@
 """From the world size to the role table."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..config.ranks import RanksSection
 from ..errors import InputError
@@ -33,10 +34,19 @@ class Layout:
     teams: tuple[Team, ...]
 
     def team_of(self, rank: int) -> Team | None:
-        return next((team for team in self.teams if rank in team.ranks), None)
+        return self._by_rank.get(rank)
 
     def of_role(self, role: str) -> tuple[Team, ...]:
-        return tuple(team for team in self.teams if team.role == role)
+        return self._by_role.get(role, ())
+
+    @cached_property  # these two are asked for at every message, and there may be thousands of teams
+    def _by_rank(self) -> dict[int, Team]:
+        return {rank: team for team in self.teams for rank in team.ranks}
+
+    @cached_property
+    def _by_role(self) -> dict[str, tuple[Team, ...]]:
+        roles = dict.fromkeys(team.role for team in self.teams)
+        return {role: tuple(team for team in self.teams if team.role == role) for role in roles}
 
 
 def plan_layout(section: RanksSection, world_size: int) -> Layout:
@@ -83,7 +93,8 @@ def _team_counts(section: RanksSection, size: int) -> dict[str, int]:
     """Teams of each role as asked for; a fraction is at least one team, "rest" may come out empty."""
     sizes = _team_sizes(section)
     asked = {EXPLORER: section.explorer.teams, LABELER: section.labeler.teams, FLEXIBLE: section.flexible.teams}
-    counts, left = {TRAINER: 1}, size - 1 - sizes[TRAINER]
+    counts = {TRAINER: section.trainer.teams}
+    left = size - 1 - counts[TRAINER] * sizes[TRAINER]
     for role, teams in asked.items():
         if teams == "rest":
             continue
@@ -102,7 +113,7 @@ def _fits(section: RanksSection, counts: dict[str, int], size: int) -> bool:
 
 
 def _arithmetic(section: RanksSection, size: int, counts: dict[str, int]) -> str:
-    trainer, labeler = section.trainer.ranks, section.labeler.ranks
+    trainer, labeler = section.trainer.teams * section.trainer.ranks, section.labeler.ranks
     n_explorers, n_labelers = max(1, counts[EXPLORER]), max(1, counts[LABELER])
     flexible = counts[FLEXIBLE]
     need = 1 + trainer + n_explorers + n_labelers * labeler + flexible

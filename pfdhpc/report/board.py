@@ -11,7 +11,8 @@ from .standing import Standing
 
 SILENCE = 900.0
 """Seconds without a word after which a running run may be a dead one."""
-STYLES = {"running": "bold cyan", "complete": "bold green", "incomplete": "bold yellow", "failed": "bold red"}
+STYLES = {"running": "bold cyan", "complete": "bold green", "incomplete": "bold yellow"}
+STYLES |= dict.fromkeys(("failed", "lost"), "bold red")
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN = 5
 """Rounds whose error is given as a figure."""

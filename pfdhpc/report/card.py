@@ -8,8 +8,10 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from ..config.explore import ends
+from ..config.train import FINAL_NAMES
 from ..data import Record
 from .citations import citations
+from .document import error
 from .reading import RunData, Tree
 
 
@@ -49,7 +51,7 @@ def model_card(run: RunData, known: Mapping[str, Known], hashes: Mapping[str, st
         _section("Where it applies", _domain(run, known)),
         _section("Where it must not be used", _limits(run, known, symbols)),
         _section("How it was made", _making(run)),
-        _section("How to use it", _use()),
+        _section("How to use it", _use(run)),
         _section("Provenance", _provenance(run, hashes)),
         _section("How to cite", "\n".join(f"- {c.why}: {c.text}{_link(c.link)}" for c in citations(run))),
     ]
@@ -72,7 +74,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _summary(run: RunData, symbols: Sequence[str], verdict: str) -> str:
     parent = run.config["model"]
     branch = f", branch {parent['branch']}" if parent.get("branch") else ""
-    source = f"{parent['checkpoint'].rsplit('/', 1)[-1]}{branch}"
+    source = f"{run.parent_name}{branch}"
     what = f"A light model distilled from {source}" if run.distilling else f"{source}, fine-tuned"
     elements = ", ".join(symbols)
     return f"{what} for {elements} on {len_of(run)} labels. The run ended: {verdict}."
@@ -96,18 +98,18 @@ def _accuracy(run: RunData) -> str:
 def _error_rows(before: Tree | None, after: Tree) -> Iterable[list[str]]:
     def row(name: str, digits: int, scale: float, *path: str) -> list[str]:
         values = [_at(table, path) for table in (before, after) if table]
-        return [name, *(f"{scale * value:.{digits}f}" for value in values)]
+        return [name, *(error(value, scale, digits) for value in values)]
 
     yield row("force, eV/Å", 3, 1, "total", "force")
     yield row("energy, meV/atom", 1, 1000, "total", "energy")
     yield row("virial, meV/atom", 1, 1000, "total", "virial")
     for system in after["systems"]:
         yield row(f"force in {system}, eV/Å", 3, 1, "systems", system, "force")
-    for element in after["elements"]:
+    for element in after["elements"] if len(after["elements"]) > 1 else ():
         yield row(f"force on {element}, eV/Å", 3, 1, "elements", element)
 
 
-def _at(table: Tree, path: Sequence[str]) -> float:
+def _at(table: Tree, path: Sequence[str]) -> float | None:
     for key in path:
         table = table[key]
     return table
@@ -150,13 +152,14 @@ def _span(values: Sequence[int]) -> str:
 
 def _limits(run: RunData, known: Mapping[str, Known], symbols: Sequence[str]) -> str:
     hot = "" if run.scanning else f"above {temperatures(run)[1]:g} K, "
+    model = FINAL_NAMES[run.trainer][1]
     level = run.truth if run.distilling else "level of theory below"
     lines = [
         f"- for other elements than {', '.join(symbols)}: fine-tuning saw none",
         f"- {hot}outside the volumes above, or for phases, surfaces and defects that are not among the"
         " systems above, without a test on labels of your own",
         f"- for anything the {level} itself gets wrong",
-        "- where `pfdhpc test model.pth FRAMES --novelty` flags environments: training had nothing like them",
+        f"- where `pfdhpc test {model} FRAMES --novelty` flags environments: training had nothing like them",
     ]
     if run.state["ended"] not in ("converged", "saturated", "accurate"):
         lines.insert(0, "- where accuracy matters, before the run has converged: it did not")
@@ -177,20 +180,30 @@ def _making(run: RunData) -> str:
     return (
         f"{level}\n\n{len_of(run)} labels ({state['given']} brought along): {numbers[0]} to train, {numbers[1]} to"
         f" validate, {numbers[2]} held out. {rounds} exploration rounds; frames chosen by"
-        f" {run.config['select']['method']} selection. {state['core_hours']:.2f} core hours."
+        f" {run.config['select']['method']} selection. {state['core_hours']:.2f} core hours. The labels"
+        " are beside this card (`train.extxyz`, `validation.extxyz`, `held_out.extxyz`), or, where they are many, to be"
+        " had by `pfdhpc export`."
     )
 
 
-def _use() -> str:
+def _use(run: RunData) -> str:
+    model = FINAL_NAMES[run.trainer][1]
+    how = {
+        "deepmd": "`in.lammps` (its first lines say how) and `python run_ase.py` run molecular dynamics with it",
+        "dpa4": "`python run_ase.py` runs molecular dynamics with it; for LAMMPS deepmd compiles it, on the machine"
+        " it is to run on: `dp --pt freeze -c model.pt -o model.pt2`",
+        "metatrain": "`python run_ase.py` runs molecular dynamics with it; it is a metatomic model, for ASE and"
+        " programs built with metatomic, and none for LAMMPS' pair_style deepmd",
+    }
     return (
-        "- `in.lammps` (its first lines say how) and `python run_ase.py` run molecular dynamics with it\n"
-        "- `pfdhpc test model.pth FRAMES --novelty` tests it on labelled frames and flags what training did not cover"
+        f"- {how[run.trainer]}\n"
+        f"- `pfdhpc test {model} FRAMES --novelty` tests it on labelled frames and flags what training did not cover"
     )
 
 
 def _provenance(run: RunData, hashes: Mapping[str, str]) -> str:
     rows = [*([name, f"sha256 {digest}"] for name, digest in hashes.items())]
-    rows.append(["pre-trained checkpoint", f"sha256 {run.config['files']['model.checkpoint']}"])
+    rows += run.parent_facts
     rows.append(["seed", str(run.config["seed"])])
     rows += [[name, version] for name, version in sorted(run.versions.items())]
     return _table(["", ""], rows)

@@ -53,11 +53,34 @@ PAPERS = (
         "Zeng et al., DeePMD-kit v3: a multiple-backend framework for machine learning potentials, "
         "J. Chem. Theory Comput. 21, 4375 (2025)",
         "https://doi.org/10.1021/acs.jctc.5c00340",
+        lambda run: run.trainer in ("deepmd", "dpa4"),
+    ),
+    Citation(
+        "the model",
+        "Pozdnyakov, Ceriotti, Smooth, exact rotational symmetrization for deep learning on point clouds (PET), "
+        "Adv. Neural Inf. Process. Syst. 36 (2023)",
+        "https://arxiv.org/abs/2305.19302",
+        lambda run: run.trainer == "metatrain",
+    ),
+    Citation(
+        "training and inference",
+        "Bigi et al., Metatensor and metatomic: foundational libraries for interoperable atomistic machine learning "
+        "(2025)",
+        "https://arxiv.org/abs/2508.15704",
+        lambda run: run.trainer == "metatrain",
+    ),
+    Citation(
+        "direct forces first, then conservative ones",
+        "Bigi, Langer, Ceriotti, The dark side of the forces: assessing non-conservative force models for atomistic "
+        "machine learning, Proc. 42nd Int. Conf. Mach. Learn. (2025)",
+        "https://arxiv.org/abs/2412.11569",
+        lambda run: "direct" in run.config["train"].get("stages", ()),
     ),
     Citation(
         "the pre-trained model",
         "the paper of the checkpoint in [model], and that of its training data",
         "",
+        lambda run: run.config["model"]["checkpoint"] is not None,
     ),
     Citation(
         "which frames were labelled",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .card import len_of
-from .document import duration, number
+from .document import duration, error, number
 from .errors import QUANTITIES, curve
 from .reading import RunData
 from .style import colour, panels, plain_numbers, png, whole_numbers
@@ -31,7 +31,7 @@ def comparison(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
         ("rounds", [str(len(run.rounds) - 1) for run in runs]),
     ]
     for key, name, scale in QUANTITIES:
-        rows.append((f"{name}, held out", [number(_error(run, key), 3, scale) for run in runs]))
+        rows.append((f"{name}, held out", [_held_out(run, key, scale) for run in runs]))
     rows += [(f"  {name}, before", [number(_error(run, key, "before"), 3, scale) for run in runs])
              for key, name, scale in QUANTITIES[:1]]  # fmt: skip
     rows += [
@@ -46,6 +46,10 @@ def comparison(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
         rows.append(("student, steps/s", [number(run.production.get("student_speed")) for run in runs]))
         rows.append(("teacher, steps/s", [number(run.production.get("teacher_speed")) for run in runs]))
     return rows
+
+
+def _held_out(run: RunData, key: str, scale: float) -> str:
+    return error(_error(run, key), scale) if run.after else "–"
 
 
 def _error(run: RunData, key: str, which: str = "after") -> float | None:

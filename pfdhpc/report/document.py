@@ -93,6 +93,17 @@ def number(value: Any, digits: int = 3, scale: float = 1.0) -> str:
     return f"{scale * value:.{digits}g}" if isinstance(value, float) else f"{value}"
 
 
+NOT_LABELLED = "not labelled"
+"""In the place of an error that cannot be, as no label has the quantity (a virial)."""
+
+
+def error(value: float | None, scale: float = 1.0, digits: int | None = None) -> str:
+    """An error to three significant digits, or so many decimals; what no label has is said to be that."""
+    if value is None or value != value:
+        return NOT_LABELLED
+    return number(scale * value) if digits is None else f"{scale * value:.{digits}f}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 120:

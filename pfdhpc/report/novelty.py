@@ -77,9 +77,9 @@ def describer(descriptor: Mapping[str, Any], species: Sequence[int], model: Path
     if section.type == "model":
         if model is None or not Path(model).is_file():
             raise InputError(f"{model}: the novelty was measured with the model's own descriptors, and it is not there")
-        from ..engines.descriptor import ModelDescriptor
+        from ..engines.inference import Predictor
 
-        return ModelDescriptor(model)
+        return Predictor(model).descriptors
     return make_quests(section, species)
 
 

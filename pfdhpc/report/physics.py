@@ -3,7 +3,7 @@
 Everything takes ASE Atoms with a calculator that gives energy, forces and stress. Å, eV, K, fs; moduli in GPa.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,7 +86,16 @@ def relaxed(atoms: Atoms, calculator: object, cell: bool = True) -> Atoms:
     return atoms
 
 
-def equation_of_state(atoms: Atoms, energy: Callable[[Atoms], float]) -> Equation:
+def lattice(cell: Sequence[float]) -> str:
+    """The Bravais lattice of a cell (a, b, c in Å and the angles) with its lengths, as in ``FCC a=5.431``."""
+    from ase.cell import Cell
+
+    found = Cell.fromcellpar(cell).get_bravais_lattice(eps=5e-3)
+    lengths = {name: value for name, value in found.vars().items() if name in ("a", "b", "c")}
+    return " ".join([found.name, *(f"{name}={value:.4g}" for name, value in lengths.items())])
+
+
+def equation_of_state(atoms: Atoms, calculator: object) -> Equation:
     """``atoms`` scaled by :data:`STRAINS`, the inner coordinates kept; raises NoCrystal without a minimum."""
     scaled = []
     for strain in STRAINS:
@@ -94,8 +103,14 @@ def equation_of_state(atoms: Atoms, energy: Callable[[Atoms], float]) -> Equatio
         image.set_cell(atoms.cell * (1 + strain) ** (1 / 3), scale_atoms=True)
         scaled.append(image)
     volumes = np.array([image.get_volume() for image in scaled]) / len(atoms)
-    energies = np.array([energy(image) for image in scaled]) / len(atoms)
+    energies = np.array([energy(image, calculator) for image in scaled]) / len(atoms)
     return fitted(volumes, energies)
+
+
+def energy(atoms: Atoms, calculator: object) -> float:
+    """eV."""
+    atoms.calc = calculator
+    return float(atoms.get_potential_energy())
 
 
 def fitted(volumes: np.ndarray, energies: np.ndarray) -> Equation:
@@ -116,14 +131,18 @@ def fitted(volumes: np.ndarray, energies: np.ndarray) -> Equation:
     return Equation(volumes, energies, float(volume), float(modulus / units.GPa))
 
 
-def elastic_constants(atoms: Atoms, calculator: object) -> Elastic:
-    """From the stress of strained cells, forward and back, the atoms relaxed in each (relaxed-ion constants)."""
+def elastic_constants(atoms: Atoms, calculator: object, guess: object = None) -> Elastic:
+    """From the stress of strained cells, forward and back, the atoms relaxed in each (relaxed-ion constants).
+
+    Where steps of ``calculator`` are dear, ``guess``, another one, brings the atoms near to their places first.
+    """
     constants = np.zeros((6, 6))
     for column in range(6):
         stresses = []
         for sign in (1, -1):
             image = atoms.copy()
             image.set_cell(atoms.cell @ (np.eye(3) + _strain(column, sign * STRAIN)), scale_atoms=True)
+            image = image if guess is None else relaxed(image, guess, cell=False)
             stresses.append(relaxed(image, calculator, cell=False).get_stress() / units.GPa)
         constants[:, column] = (stresses[0] - stresses[1]) / (2 * STRAIN)
     constants = (constants + constants.T) / 2
@@ -161,32 +180,41 @@ def _strain(column: int, size: float) -> np.ndarray:
 
 def warm(atoms: Atoms, calculator: object, temperature: float, steps: int, timestep: float, tell: Tell) -> Warm:
     """Langevin dynamics of a supercell, a half of it to settle; then a half as long at constant energy."""
-    from ase.md.langevin import Langevin
-    from ase.md.velocitydistribution import thermalize_momenta
     from ase.md.verlet import VelocityVerlet
 
     atoms = supercell(atoms, MD_ATOMS)
     atoms.calc = calculator
-    random = np.random.default_rng(1)
-    # half of the kinetic energy goes into the potential
-    thermalize_momenta(atoms, temperature_K=2 * temperature, rng=random)
-    shake = timestep * units.fs
-    bath = Langevin(atoms, shake, temperature_K=temperature, friction=0.02 / units.fs, rng=random, fixcm=False)
     found, temperatures = [], []
-    for step in range(0, steps, 10):
-        bath.run(10)
+    for image in bath(atoms, temperature, steps, timestep):
         tell("dynamics")
-        if 2 * step >= steps:
-            found.append(distribution(atoms))
-            temperatures.append(atoms.get_temperature())
+        found.append(distribution(image))
+        temperatures.append(image.get_temperature())
     energies = []
-    free = VelocityVerlet(atoms, shake)
+    free = VelocityVerlet(atoms, timestep * units.fs)
     free.attach(lambda: energies.append(atoms.get_total_energy()), interval=5)
     free.run(max(20, steps // 2))
     times = 5 * timestep / 1000 * np.arange(len(energies))
     drift = 1000 * np.polyfit(times, energies, 1)[0] / len(atoms)
     g = np.mean(found, axis=0)
     return Warm(BIN * (0.5 + np.arange(len(g))), g, float(np.mean(temperatures)), float(drift), len(atoms))
+
+
+def bath(atoms: Atoms, temperature: float, steps: int, timestep: float) -> Iterator[Atoms]:
+    """Langevin dynamics of ``atoms``, which have a calculator; from the second half every tenth step."""
+    from ase.md.langevin import Langevin
+    from ase.md.velocitydistribution import thermalize_momenta
+
+    random = np.random.default_rng(1)
+    # half of the kinetic energy goes into the potential
+    thermalize_momenta(atoms, temperature_K=2 * temperature, rng=random)
+    friction = 0.02 / units.fs
+    works = Langevin(atoms, timestep * units.fs, temperature_K=temperature, friction=friction, rng=random, fixcm=False)
+    for step in range(0, steps, 10):
+        works.run(10)
+        if not np.isfinite(atoms.positions).all():
+            raise NoCrystal("its dynamics broke down")
+        if 2 * step >= steps:
+            yield atoms
 
 
 def supercell(atoms: Atoms, n_atoms: int) -> Atoms:
@@ -197,28 +225,33 @@ def supercell(atoms: Atoms, n_atoms: int) -> Atoms:
     return replicated(Frame.from_atoms(atoms), n_atoms).to_atoms()
 
 
-def distribution(atoms: Atoms) -> np.ndarray:
-    """g(r) in bins of :data:`BIN` up to :data:`RANGE`."""
+def distribution(atoms: Atoms, width: float = BIN) -> np.ndarray:
+    """g(r) in bins of so many Å up to :data:`RANGE`."""
     from ase.neighborlist import neighbor_list
 
-    edges = np.arange(0.0, RANGE + BIN / 2, BIN)
+    edges = np.arange(0.0, RANGE + width / 2, width)
     counts, _ = np.histogram(neighbor_list("d", atoms, RANGE), edges)
     shells = 4 / 3 * np.pi * np.diff(edges**3)
     return counts / len(atoms) / shells / (len(atoms) / atoms.get_volume())
 
 
-def vibrations(atoms: Atoms, calculator: object, reach: float = 10.0) -> Vibrations:
-    """Phonons by finite displacements in a supercell at least ``reach`` Å wide, on a mesh of wave vectors."""
+def repeats(atoms: Atoms, reach: float = 10.0) -> tuple[int, int, int]:
+    """Of the cell in each direction, so that the supercell is at least ``reach`` Å wide."""
+    heights = atoms.get_volume() / np.linalg.norm(np.cross(atoms.cell[[1, 2, 0]], atoms.cell[[2, 0, 1]]), axis=1)
+    return tuple(int(count) for count in np.maximum(1, np.ceil(reach / heights)))
+
+
+def vibrations(atoms: Atoms, calculator: object) -> Vibrations:
+    """Phonons by finite displacements in a supercell, on a mesh of wave vectors."""
     from ase.phonons import Phonons
 
-    heights = atoms.get_volume() / np.linalg.norm(np.cross(atoms.cell[[1, 2, 0]], atoms.cell[[2, 0, 1]]), axis=1)
-    repeats = tuple(int(count) for count in np.maximum(1, np.ceil(reach / heights)))
     with TemporaryDirectory(prefix="pfdhpc-phonons-") as folder:
-        phonons = Phonons(atoms, calculator, supercell=repeats, delta=0.01, name=str(Path(folder) / "phonons"))
+        name = str(Path(folder) / "phonons")
+        phonons = Phonons(atoms, calculator, supercell=repeats(atoms), delta=0.01, name=name)
         phonons.run()
         phonons.read(acoustic=True)
         mesh = [np.array(point) for point in np.ndindex(8, 8, 8)]
-        energies = phonons.band_structure(np.array(mesh) / 8 - 0.4375).ravel() / THZ
+        energies = phonons.band_structure(np.array(mesh) / 8 - 0.4375, verbose=False).ravel() / THZ
     density, edges = np.histogram(energies, bins=80, density=True)
     return Vibrations((edges[1:] + edges[:-1]) / 2, density, float(energies.min()))
 

@@ -15,11 +15,13 @@ from ..errors import InputError, StoreError
 from ..parallel.layout import EXPLORER, LABELER, TRAINER, plan_layout
 from ..store.checkpoint import load_checkpoint
 from ..store.folder import keys_of
+from ..store.lock import abandoned
 from ..store.parts import LABELLED, LEVEL, REJECTED, each_shard
 from ..store.status import read_status
 from ..store.store import read_records
 from .evidence import Chosen, HeldOut, read_chosen, read_held_out
 
+GONE = "its processes were killed or died; run it again to go on from what is saved"
 Tree = Mapping[str, Any]
 Rejected = tuple[Record, str]
 
@@ -51,6 +53,34 @@ class RunData:
     @property
     def distilling(self) -> bool:
         return self.state["teacher"] is not None or self.workflow == "distill"
+
+    @property
+    def taught_by_calculator(self) -> bool:
+        """Whether the teacher is an ASE calculator: no model file."""
+        return bool(self.config["model"].get("calculator"))
+
+    @property
+    def parent_name(self) -> str:
+        """What the run was given to begin with: a model file or none, or a teacher that is a calculator."""
+        model = self.config["model"]
+        return model.get("calculator") or (model["checkpoint"] or "random weights").rsplit("/", 1)[-1]
+
+    @property
+    def parent_facts(self) -> list[list[str]]:
+        """What identifies it, as rows of a table."""
+        model, files = self.config["model"], self.config["files"]
+        rows = (
+            [["pre-trained checkpoint", f"sha256 {files['model.checkpoint']}"]] if "model.checkpoint" in files else []
+        )
+        if self.taught_by_calculator:
+            arguments = json.dumps(model["arguments"], sort_keys=True)
+            rows.insert(0, ["teacher", f"{model['calculator']}, arguments {arguments}"])
+        return rows
+
+    @property
+    def trainer(self) -> str:
+        """The kind of trainer."""
+        return self.config["train"].get("type", "deepmd")
 
     @property
     def scanning(self) -> bool:
@@ -147,8 +177,8 @@ def read_run(directory: Path, frames: bool = True) -> RunData:
     Raises InputError for a folder that is no run or has no checkpoint yet, StoreError where it cannot be read.
     """
     directory = Path(directory)
-    config, tree = _config(directory), _checkpoint(directory)
-    status = read_status(directory) or {}
+    config, tree = config_of(directory), _checkpoint(directory)
+    status = status_of(directory) or {}
     found = RunData(directory, config, tree["state"], json.loads(tree.get("versions", "{}")), status)
     if not frames:
         return found
@@ -173,7 +203,11 @@ def read_rejected(frames: Path) -> list[Rejected]:
     return [found[key] for key in sorted(found)]
 
 
-def _config(directory: Path) -> Tree:
+def config_of(directory: Path) -> Tree:
+    """The resolved input of a run; raises InputError, with a guess at what was meant, where there is no run."""
+    if directory.is_file():
+        meant = f"pfdhpc where {directory} prints it" if directory.suffix == ".toml" else "it has an input.json in it"
+        raise InputError(f"{directory}: not a run directory but a file; {meant}")
     if not directory.is_dir():
         raise InputError(f"{directory}: no such folder; give the run directory (run.directory of the input)")
     path = directory / "input.json"
@@ -187,6 +221,14 @@ def _config(directory: Path) -> Tree:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from None
+
+
+def status_of(directory: Path) -> dict[str, Any] | None:
+    """``status.json``, None where there is none yet; of a run whose processes are gone without a word: lost."""
+    status = read_status(directory)
+    if status and status["state"] == "running" and abandoned(directory):
+        return {**status, "state": "lost", "reason": GONE}
+    return status
 
 
 def _checkpoint(directory: Path) -> Tree:

@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 from . import environments, errors
 from .card import len_of, temperatures
 from .citations import citations
-from .document import Entry, Figure, Section, Table, Tile, duration, number
+from .document import Entry, Figure, Section, Table, Tile, duration, error, number
 from .novelty import Describe
 from .reading import RunData, Tree
 from .spent import spent
@@ -31,8 +31,8 @@ def tiles(run: RunData) -> list[Tile]:
     before, after, state = run.before, run.after, run.state
     found = [Tile(str(len_of(run) + len(state["fresh"])), "labels"), Tile(str(len(run.rounds) - 1), "rounds")]
     if after:
-        error = number(after["total"]["force"])
-        change = f"{number(before['total']['force'])} → {error}" if before else error
+        last = number(after["total"]["force"])
+        change = f"{number(before['total']['force'])} → {last}" if before else last
         found.append(Tile(change, "force RMSE on held-out frames, eV/Å"))
     elif points := errors.curve(run, "force"):
         found.append(Tile(number(points[-1][1]), "force RMSE on the newest labels, eV/Å"))
@@ -57,7 +57,7 @@ def what_was_done(run: RunData) -> Section:
     elements = ", ".join(chemical_symbols[number] for number in run.species)
     low, high = temperatures(run)
     model, label = run.config["model"], run.config["label"]
-    name = model["checkpoint"].rsplit("/", 1)[-1] + (f" ({model['branch']})" if model.get("branch") else "")
+    name = run.parent_name + (f" ({model['branch']})" if model.get("branch") else "")
     span = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
     labeler = "the teacher's labels" if run.distilling else f"labels by {label['type']}"
     driver = "the teacher" if run.distilling else "the newest model"
@@ -82,8 +82,8 @@ def what_was_done(run: RunData) -> Section:
 
 def _round(item: Tree, keys: Iterable[str]) -> list[str]:
     model = "–" if item["model_version"] < 0 else str(item["model_version"])
-    error = None if item["errors"] is None else item["errors"]["total"]["force"]
-    return [str(item["round"]), model, *(str(item.get(key, 0)) for key in keys), number(error)]
+    force = None if item["errors"] is None else item["errors"]["total"]["force"]
+    return [str(item["round"]), model, *(str(item.get(key, 0)) for key in keys), number(force)]
 
 
 def learning(run: RunData) -> Section | None:
@@ -120,8 +120,8 @@ def _error_table(run: RunData) -> Table:
     rows = []
     for key, name, scale in errors.QUANTITIES:
         values = [table["total"][key] for table in (run.before, run.after) if table]
-        ratio = [number(values[0] / values[1], 2)] if len(values) == 2 and values[1] else []
-        rows.append([name, *(number(value, 3, scale) for value in values), *ratio])
+        ratio = [number(values[0] / values[1], 2) if values[1] else "–"] if len(values) == 2 else []
+        rows.append([name, *(error(value, scale) for value in values), *ratio])
     return Table(head, rows)
 
 
@@ -134,7 +134,7 @@ def brought_along(run: RunData) -> Section | None:
     text = f"{len(run.state['fixed_ids'])} labelled frames that were brought along to test with (test.data).{until}"
     names = {"pretrained": "pre-trained", "final": run.product}
     rows = [
-        [name, *(number(table["total"][key], 3, scale) for table in tables.values())]
+        [name, *(error(table["total"][key], scale) for table in tables.values())]
         for key, name, scale in errors.QUANTITIES
     ]
     return Section("Errors on test data", [text], tables=[Table(["RMSE", *(names.get(k, k) for k in tables)], rows)])
@@ -147,7 +147,9 @@ def production(run: RunData) -> Section | None:
         return None
     section = Section("Model for production", [f"{found['product'][:1].upper()}{found['product'][1:]}."])
     if "atoms" in found:
-        speeds = [("teacher", found["teacher_speed"]), ("student", found["student_speed"])]
+        engine = found.get("teacher_engine", "LAMMPS")
+        slow = "teacher" if engine == "LAMMPS" else f"teacher, in {engine}"
+        speeds = [(slow, found["teacher_speed"]), ("student", found["student_speed"])]
         rows = [[name, number(speed), number(speed / speeds[0][1], 2)] for name, speed in speeds]
         head = "model", "steps a second", "ratio"
         section.tables.append(Table(head, rows, f"Speed in LAMMPS, {found['atoms']} atoms, one rank."))
@@ -210,7 +212,7 @@ def citing(run: RunData) -> Section:
 def provenance(run: RunData) -> Section:
     rows = [[name, version] for name, version in sorted(run.versions.items())]
     rows.append(["seed", str(run.config["seed"])])
-    rows.append(["pre-trained checkpoint, sha256", run.config["files"]["model.checkpoint"]])
+    rows += run.parent_facts
     rows += [[f"model {model['version']}", model["digest"]] for model in run.models]
     resolved = json.dumps(run.config, indent=1, sort_keys=True)
     return Section(

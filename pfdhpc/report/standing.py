@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..store.status import read_status
-from .reading import RunData, read_run
+from .reading import RunData, read_run, status_of
 from .timeline import sampled
 from .timeline import utilization as utilization_of
 
@@ -24,7 +23,7 @@ class Standing:
     ``eta`` is when the rounds that are allowed would be done at the pace so far; a run that converges ends before.
     """
 
-    state: str  # running, complete, incomplete, failed
+    state: str  # running, complete, incomplete, failed; lost: said to run, but its processes are gone
     reason: str
     round: int
     max_rounds: int
@@ -68,7 +67,7 @@ def standing(directory: Path, now: datetime | None = None, utilization: Shares |
     ``utilization`` saves reading the ledgers again.
     """
     run = read_run(directory, frames=False)
-    status = read_status(directory)
+    status = status_of(directory)
     if status is None:
         raise InputError(f"{directory}: the run has not come to its first checkpoint yet; try again in a minute")
     now = now or datetime.now().astimezone()

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ..data import Record
 from . import physics
 from .document import Figure, Section, Table, number
+from .likeness import Likeness, by_model, of_labels
 from .physics import Elastic, Equation, NoCrystal, Vibrations, Warm
 from .style import AFTER, BEFORE, TRUTH, panels, png, remark
 
 FOLDER, RESULTS = "validation", "validation.json"
-LABELS = len(physics.STRAINS)
-"""Labels one structure takes: those of its equation of state."""
-COLOURS = {"pre-trained": BEFORE, "teacher": BEFORE, "labels": TRUTH}
+LABELS = "labels"
+"""What the labeler is called among the models."""
+COLOURS = {"pre-trained": BEFORE, "teacher": BEFORE, LABELS: TRUTH}
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,26 @@ class Answers:
     elastic: Elastic | None = None
     warm: Warm | None = None
     vibrations: Vibrations | None = None
+    likeness: Likeness | None = None
     problems: list[str] = field(default_factory=list)
 
 
 Tell = Callable[[str], None]
 
 
-def ask(structure: str, atoms: Atoms, model: str, calculator: Any, questions: Questions, tell: Tell) -> Answers:
-    """Everything a model can answer of a structure; a question it fails at is told in ``problems``."""
+def ask(
+    structure: str,
+    atoms: Atoms,
+    model: str,
+    calculator: Any,
+    questions: Questions,
+    tell: Tell,
+    labelled: Sequence[Record] = (),
+) -> Answers:
+    """Everything a model can answer of a structure; a question it fails at is told in ``problems``.
+
+    ``labelled``: frames of it at one temperature, to compare the structure of dynamics with.
+    """
     found = Answers(structure, model)
     try:
         tell("relaxing")
@@ -59,13 +73,16 @@ def ask(structure: str, atoms: Atoms, model: str, calculator: Any, questions: Qu
         return found
     found.cell, found.volume = rest.cell.cellpar().tolist(), float(rest.get_volume() / len(rest))
     parts: list[tuple[str, Callable[[], Any]]] = [
-        ("equation", lambda: physics.equation_of_state(rest, lambda image: energy(image, calculator))),
+        ("equation", lambda: physics.equation_of_state(rest, calculator)),
         ("elastic", lambda: physics.elastic_constants(rest, calculator)),
     ]
+    q = questions
     if questions.md_steps:
-        q = questions
         work = lambda: physics.warm(rest, calculator, q.temperature, q.md_steps, q.timestep, tell)  # noqa: E731
         parts.append(("warm", work))
+    if questions.md_steps and labelled:
+        truth = of_labels(labelled)
+        parts.append(("likeness", lambda: by_model(truth, labelled, calculator, q.md_steps // 2, q.timestep, tell)))
     if questions.phonons:
         parts.append(("vibrations", lambda: physics.vibrations(rest, calculator)))
     for name, work in parts:
@@ -77,42 +94,11 @@ def ask(structure: str, atoms: Atoms, model: str, calculator: Any, questions: Qu
     return found
 
 
-def ask_labels(
-    structure: str, atoms: Atoms, reference: Answers, label: Callable[[Atoms], float], tell: Tell
-) -> Answers:
-    """The equation of state by first principles, on the cells the ``reference`` model relaxed."""
-    found = Answers(structure, "labels")
-    if reference.cell is None:
-        found.problems.append(f"equation: {reference.model} has no crystal at rest to start from")
-        return found
-    rest = atoms.copy()
-    scale = (reference.volume * len(atoms) / atoms.get_volume()) ** (1 / 3)
-    rest.set_cell(atoms.cell * scale, scale_atoms=True)
-
-    def one(image: Atoms) -> float:
-        tell("label")
-        return label(image)
-
-    try:
-        found.equation = physics.equation_of_state(rest, one)
-        found.volume = found.equation.volume
-        lengths = np.array(rest.cell.cellpar())
-        lengths[:3] *= (found.volume * len(rest) / rest.get_volume()) ** (1 / 3)
-        found.cell = lengths.tolist()
-    except NoCrystal as error:
-        found.problems.append(f"equation: {error}")
-    return found
-
-
-def energy(atoms: Atoms, calculator: Any) -> float:
-    """eV."""
-    atoms.calc = calculator
-    return float(atoms.get_potential_energy())
-
-
-def rows(answers: Sequence[Answers]) -> list[list[str]]:
-    """A line for each, as :data:`HEAD` and :data:`CAPTION` say."""
-    return [_row(one) for one in answers]
+def table(answers: Sequence[Answers]) -> tuple[list[str], list[list[str]]]:
+    """The heading and a line for each, as :data:`CAPTION` says; without columns of what was not asked."""
+    rows = [_row(one) for one in answers]
+    shown = [index for index, cells in enumerate(zip(HEAD, *rows, strict=True)) if index < 2 or {*cells[1:]} - {"–"}]
+    return [HEAD[index] for index in shown], [[row[index] for index in shown] for row in rows]
 
 
 def _row(one: Answers) -> list[str]:
@@ -120,20 +106,23 @@ def _row(one: Answers) -> list[str]:
     return [
         one.structure,
         one.model,
-        number(one.cell and one.cell[0], 5),
+        physics.lattice(one.cell) if one.cell else "–",
         number(one.volume, 4),
         number(one.equation and one.equation.bulk_modulus),
         *constants,
         number(one.elastic and one.elastic.shear_modulus),
         number(one.vibrations and one.vibrations.lowest, 2),
+        f"{one.likeness.overlap:.0%}" if one.likeness else "–",
         number(one.warm and one.warm.drift, 2),
     ]
 
 
-HEAD = ("structure", "model", "a", "V0", "B0", "C11", "C12", "C44", "G", "phonon", "drift")
+HEAD = ("structure", "model", "lattice", "V0", "B0", "C11", "C12", "C44", "G", "phonon", "g(r)", "drift")
 CAPTION = (
-    "a in Å, V0 in Å³/atom, moduli in GPa: C11, C12, C44 averaged over the axes of the cell as given, G by Voigt, Reuss"
-    " and Hill; lowest phonon in THz; drift of the energy at constant energy in meV/atom/ps."
+    "Lattice of the cell, Å; V0 in Å³/atom; moduli in GPa: C11, C12, C44 averaged over the axes of the cell as given, G"
+    " by Voigt, Reuss and Hill; lowest phonon in THz; g(r): overlap of the radial distribution with that of the"
+    " labelled frames, whose own is that of one half of them with the other; drift of the energy at constant energy in"
+    " meV/atom/ps."
 )
 
 
@@ -147,7 +136,16 @@ def remarks(answers: Sequence[Answers]) -> list[str]:
             found.append(f"{where}: elastically unstable (Born)")
         if one.vibrations and one.vibrations.lowest < -0.3:
             found.append(f"{where}: unstable phonons, down to {one.vibrations.lowest:.1f} THz")
+        if one.model == LABELS and one.likeness:
+            found.append(f"{one.structure}: g(r) is compared with {_frames(one.likeness)}")
     return found
+
+
+def _frames(found: Likeness) -> str:
+    what = f"{found.n_frames} labelled frames at {found.temperature:g} K"
+    if found.own:
+        return f"{what}, from dynamics by the labeler itself"
+    return f"{what}; they were picked for what is unusual in them, so wider peaks than those of dynamics are no fault"
 
 
 def pictures(answers: Sequence[Answers]) -> list[Figure]:
@@ -156,6 +154,7 @@ def pictures(answers: Sequence[Answers]) -> list[Figure]:
     kinds = (
         ("equation", "equation of state", "volume, Å³/atom", "energy above the minimum, meV/atom", _equation),
         ("warm", "radial distribution", "distance, Å", "g(r)", _warm),
+        ("likeness", "radial distribution in the cells of labelled frames", "distance, Å", "g(r)", _warm),
         ("vibrations", "phonons", "frequency, THz", "states, 1/THz", _vibrations),
     )
     found = []
@@ -174,7 +173,9 @@ def pictures(answers: Sequence[Answers]) -> list[Figure]:
             axes[0, 0].set_ylabel(beside)
             handles, labels = _legend(axes[0])
             figure.legend(handles, labels, loc="outside lower center", ncols=4)
-            found.append(Figure(f"validation-{key}", png(figure), title.capitalize() + ".", len(structures) < 3))
+            found.append(
+                Figure(f"validation-{key}", png(figure), f"{title[:1].upper()}{title[1:]}.", len(structures) < 3)
+            )
     return found
 
 
@@ -198,7 +199,7 @@ def _equation(axis: Any, found: Equation, shade: str, name: str) -> None:
     axis.axvline(found.volume, color=shade, linestyle=":", linewidth=1)
 
 
-def _warm(axis: Any, found: Warm, shade: str, name: str) -> None:
+def _warm(axis: Any, found: Warm | Likeness, shade: str, name: str) -> None:
     axis.plot(found.distances, found.g, "-", color=shade, label=name)
 
 
@@ -209,9 +210,8 @@ def _vibrations(axis: Any, found: Vibrations, shade: str, name: str) -> None:
 
 def section_of(answers: Sequence[Answers]) -> Section:
     """What the report shows of a validation."""
-    table = Table(HEAD, rows(answers), CAPTION)
     text = ["Quantities no training saw as such, by the model at the end and the one it came from.", *remarks(answers)]
-    return Section("Physical validation", text, pictures(answers), [table])
+    return Section("Physical validation", text, pictures(answers), [Table(*table(answers), CAPTION)])
 
 
 def save(folder: Path, answers: Sequence[Answers]) -> None:
@@ -219,6 +219,8 @@ def save(folder: Path, answers: Sequence[Answers]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps([_plain(one) for one in answers], indent=1)
     (folder / RESULTS).write_text(text + "\n")
+    for old in folder.glob("validation-*.png"):  # of questions that were not asked this time
+        old.unlink()
     for figure in pictures(answers):
         (folder / f"{figure.name}.png").write_bytes(figure.png)
 
@@ -228,7 +230,7 @@ def load(folder: Path) -> list[Answers]:
     path = folder / RESULTS
     if not path.is_file():
         return []
-    kinds = {"equation": Equation, "elastic": Elastic, "warm": Warm, "vibrations": Vibrations}
+    kinds = {"equation": Equation, "elastic": Elastic, "warm": Warm, "vibrations": Vibrations, "likeness": Likeness}
     return [
         Answers(**{key: _object(kinds[key], value) if key in kinds and value else value for key, value in one.items()})
         for one in json.loads(path.read_text())

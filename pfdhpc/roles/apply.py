@@ -152,8 +152,8 @@ def _(answer: m.Labelled, config, state, known):
     refused = [outcome.record.frame_id for outcome in answer.outcomes if not outcome.accepted]
     state = replace(
         state.spent("labeler", answer.seconds),
-        pending=tuple(record for record in state.pending if record.frame_id not in done),
-        fresh=tuple(sorted({*state.fresh, *accepted})),
+        pending=tuple([record for record in state.pending if record.frame_id not in done]),
+        fresh=tuple(sorted((*state.fresh, *sorted({*accepted} - {*state.fresh})))),
         refused=tuple(sorted({*state.refused, *refused})),
     )
     if not config.overlapped:
@@ -223,9 +223,12 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
 @_apply.register
 def _(answer: m.Trained, config, state, known):
     new = state.training or state.fresh
-    members = (*state.members, answer.model)
-    if config.pool is not None and len(members) < config.pool.models:
-        return replace(state.spent("trainer", answer.seconds), members=members)
+    members: tuple = (answer.model,)
+    if config.pool is not None:
+        members = state.with_member(m.member_of(answer.order_id), answer.model)
+        trained = replace(state.spent("trainer", answer.seconds), members=members)
+        if trained.untrained(config.pool.models):
+            return trained
     state, train = assign(state, new, config.test)
     state = replace(
         state.spent("trainer", answer.seconds),

@@ -8,13 +8,14 @@ from pathlib import Path
 from ..config import Config
 from ..config.explore import ends
 from ..data import Frame, Record
+from ..data.io import labelled_atoms
 from ..engines.explore.perturb import sources
 from ..report import handover
 from ..report.card import Known, model_card, survey
 from ..report.evidence import HeldOut, keep_held_out, read_chosen
 from ..report.novelty import Coverage, save_coverage, thinned
 from ..report.reading import RunData
-from ..store.container import publish
+from ..store.container import UNFINISHED, publish
 from ..store.store import Store
 from .coordinator import Coordinator
 from .persist import to_tree
@@ -23,8 +24,12 @@ AT_A_TIME = 256
 """Frames read from the store together: all of a large run would not fit into memory."""
 
 
+MOST = 10_000
+"""Frames that are handed over as a file, too."""
+
+
 def hand_over(coordinator: Coordinator, verdict: str) -> None:
-    """The model card, the novelty reference, an input for LAMMPS and a script for ASE; and the held-out predictions."""
+    """The model card, the novelty reference, what runs the model, and the held-out predictions."""
     config, folder, state = coordinator.config, coordinator.folder, coordinator.state
     run = run_data(coordinator)
     known: dict[str, Known] = {}
@@ -37,12 +42,29 @@ def hand_over(coordinator: Coordinator, verdict: str) -> None:
     save_coverage(folder.final / "novelty.npz", _coverage(run, frames))
     first = state.replicas[0].start if config.pool else _first(config)
     name = state.replicas[0].system if config.pool else config.system[0].name
-    handover.hand_over(folder.final, name, first, _coldest(config), config.explore.timestep)
-    models = {name: _digest(folder.final / name) for name in ("model.pth", "model.pt")}
+    handover.hand_over(folder.final, name, first, _coldest(config), config.explore.timestep, config.train.type)
+    for name, ids in (("train", state.train_ids), ("validation", state.validation_ids)):
+        _export(coordinator.store, ids, folder.final / f"{name}.extxyz")
+    models = {name: _digest(folder.final / name) for name in reversed(config.train.final_names)}
     publish(folder.final / "MODEL_CARD.md", model_card(run, known, models, verdict).encode())
     if coordinator.evaluated is not None:
         found = coordinator.evaluated
         keep_held_out(folder.directory, HeldOut(found.test_ids, found.parent, found.final))
+
+
+def _export(store: Store, label_ids: Sequence[str], path: Path) -> None:
+    """The labelled frames as a file that everything reads; of more than :data:`MOST` the store is the only copy."""
+    from ase.io import write
+
+    path.unlink(missing_ok=True)
+    if not 0 < len(label_ids) <= MOST:
+        return
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+    unfinished.unlink(missing_ok=True)
+    for records in _in_parts(store, label_ids):
+        atoms = [labelled_atoms(record.frame, record.label) for record in records]
+        write(unfinished, atoms, format="extxyz", append=True, parallel=False)
+    unfinished.replace(path)
 
 
 def run_data(coordinator: Coordinator) -> RunData:

@@ -15,6 +15,7 @@ from .flow import labelling
 from .folder import RunFolder
 from .forecast import medians, steps_of_round, training_number
 from .persist import to_tree
+from .rounds import alive
 from .state import DONE, EVALUATE, EXPLORE, PROBE, SELECT, RunState
 from .stopping import Stopping
 from .workload import Workload
@@ -54,7 +55,8 @@ class Books:
 
         An overlapped run drops its candidates at a restart, so that it may be saved at any time.
         """
-        lost = state.phase in (SELECT, PROBE) or (state.phase == EXPLORE and state.explored)
+        begun = state.explored or not alive(state)  # a round whose replicas died is for wider guards to repeat
+        lost = state.phase in (SELECT, PROBE) or (state.phase == EXPLORE and begun)
         dropped = self._config.overlapped and state.phase != PROBE
         return not ((lost and not dropped) or state.phase == DONE or state.failure)
 
@@ -94,8 +96,10 @@ class Books:
         if self._config.train.restart_after is not None and state.phase not in (EVALUATE, PROBE, DONE):
             number = training_number(self._config, state)
             steps = steps_of_round(self._config, number)
-            share = round(kept_step(self._folder.training(number, len(state.members))) / max(steps, 1), 6)
-        return done + share if 0 < share < 1 else done
+            members = state.untrained(self._config.pool.models) if self._config.pool else [0]
+            shares = [kept_step(self._folder.training(number, member)) / max(steps, 1) for member in members]
+            share = round(sum(item for item in shares if item < 1), 6)
+        return done + share if share else done
 
     def status(self, state: RunState, condition: str, reason: str) -> None:
         """Write status.json. ``condition``: running, complete, incomplete or failed."""
@@ -127,6 +131,6 @@ def _mark(state: RunState) -> tuple:
         state.phase,
         state.round,
         len(state.models),
-        len(state.members),
+        state.members,
         tuple((item.step, item.ended) for item in state.aimd),
     )

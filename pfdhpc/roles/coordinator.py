@@ -1,94 +1,44 @@
 """The coordinator: receive, file, apply, plan, send, checkpoint. It decides nothing itself."""
 
+import math
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import replace
 
-from ..config import Config
-from ..engines.label.level import Levels
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
-from ..parallel.channel import Channel
-from ..parallel.layout import IDLE, TRAINER, Layout, Team
-from ..parallel.ledger import WAIT, ledger
+from ..parallel.layout import TRAINER
+from ..parallel.ledger import ledger
 from ..store.checkpoint import load_checkpoint
 from ..store.store import Store
 from . import messages as m
 from .acts import hand_over
-from .apply import apply, lose
-from .begin import begin, resume, without_missing
+from .begin import begin, resume
 from .books import Books
 from .delivery import Delivery
-from .elastic import balanced, unmanned
-from .estimate import unconfirmed
+from .desk import POLL, Desk, Listener, Sent
+from .elastic import balanced
 from .filing import Filing
-from .flow import CYCLE
-from .folder import RunFolder
-from .forecast import expected_by
+from .flow import CYCLE, useful
+from .forecast import expected_by, labels_under_way
 from .given import imported
+from .opening import all_ready, still_there
 from .persist import from_tree
 from .policy import plan, shortage
-from .state import DONE, DRAIN, INIT, LABEL, RunState
-from .stopping import Stopping
-from .unjudged import Unjudged
+from .state import DONE, DRAIN, INIT, LABEL
 
-WRITE = 0.002
-"""Seconds it waits for a message while the disk is at work."""
-POLL = 0.25
-"""Seconds the coordinator sleeps at most before it looks at the clock and the signals again."""
+__all__ = ["Coordinator", "Listener"]
+
+LEAVE = 5.0
+"""Seconds in which a program that did not end by itself is killed, and its team has said so."""
 NO_PROGRESS = "nothing was finished for good in this job: give it a longer wall-time"
-START_PATIENCE = 900.0
-"""Seconds in which every team must have loaded its programs."""
 
 
-class Sent(NamedTuple):
-    """To which team an order went, and when (monotonic seconds)."""
-
-    team: str
-    at: float
-
-
-@dataclass
-class Listener:
-    """What is told of the run as it goes; the terminal lines are one (:mod:`pfdhpc.roles.narrate`)."""
-
-    event: Callable[[RunState, RunState, Any], None] = lambda before, after, message: None
-    say: Callable[[str], None] = lambda text: None
-    conclude: Callable[["Coordinator"], None] = lambda coordinator: None
-
-
-@dataclass
-class Coordinator:
-    """One run of one job. ``levels`` are the levels of theory labels are made at.
-
-    ``evaluated`` is the answer with the predictions of the held-out frames, if it came in this job;
-    ``overheads`` holds, by kind of order, the seconds from sending an order to its answer being
-    filed (committed, for a label) less those the team worked on it.
-    """
-
-    config: Config
-    folder: RunFolder
-    layout: Layout
-    channel: Channel
-    stopping: Stopping
-    levels: Levels
-    attrs: dict[str, str]
-    changed: Collection[str] = ()  # mutable keys that differ from the run so far
-    listener: Listener = field(default_factory=Listener)
-
-    def __post_init__(self):
-        self.state = RunState()
-        self._resigned: set[str] = set()  # teams that were given up but hear
-        self._sent: dict[str, Sent] = {}  # orders without an answer, also those that others have been asked for
-        self._news = False  # labels came that status.json does not tell of yet
-        self._unjudged = Unjudged()
-        self._reported = 0.0  # when the last selection's root told its outcome
-        self.overheads: dict[str, list[float]] = {}
-        self.evaluated: m.Evaluated | None = None
+class Coordinator(Desk):
+    """The whole of a job, from the first word of its teams to its exit code."""
 
     def run(self) -> int:
         """The whole job; returns the exit code. Raises InputError before anything was written."""
-        ready = self._gather_ready()
+        ready = all_ready(self.layout, self.channel, self.stopping, self.listener.say)
         if ready is None:
             return EXIT_INCOMPLETE
         ledger().switch("decide")
@@ -116,6 +66,8 @@ class Coordinator:
                 return self._interrupt(reason)
             self._receive(POLL)
             self._give_up_overdue()
+            if self.state.missing and not useful(self.state):
+                self._break_off()
         return self._finish()
 
     def hear_all(self, patience: float) -> None:
@@ -149,7 +101,7 @@ class Coordinator:
             self.store.commit((*start.given, *start.fixed))
             self.state = start.state
         else:
-            kept = self._still_there(from_tree(tree["state"]))
+            kept = still_there(from_tree(tree["state"]), self.store, self.levels, self.listener.say)
             new = imported(kept.label_ids, self.store.label_ids)
             self.state = resume(self.config, kept, start.state, self.changed, new)
             self._tell_resumed()
@@ -158,115 +110,11 @@ class Coordinator:
         self.books.save_if_due(self.state)
         self.folder.keep_input(self.attrs["input"])
 
-    def _still_there(self, kept: RunState) -> RunState:
-        levels = kept.levels(self.levels)
-
-        def refused(frame_id: str) -> bool:
-            return any(self.store.was_rejected(frame_id, level) for level in levels)
-
-        state = without_missing(kept, self.store, refused)
-        missing = kept.n_labels - state.n_labels + len(kept.refused) - len(state.refused)
-        if missing:
-            self.listener.say(f"{missing} frames of this run are not in {self.store.directory} any more: left out")
-        return state
-
     def _tell_resumed(self) -> None:
         if self.state.phase == DONE:
             self.listener.say(f"this run is complete ({self.state.ended}); nothing is left to do")
         else:
             self.listener.say(f"resumed: round {self.state.round}, {self.state.phase}, {len(self.store)} labels kept")
-
-    def _gather_ready(self) -> list[m.Ready] | None:
-        """Wait until every team has started; None if the job is to stop before that."""
-        ready: list[m.Ready] = []
-        expected = {team.name for team in self.layout.teams if team.role != IDLE}
-        deadline = time.monotonic() + START_PATIENCE
-        while len(ready) < len(expected):
-            if reason := self.stopping.reason():
-                self.listener.say(f"stopping before the start: {reason}")
-                return None
-            found = self.channel.receive(POLL)
-            if found is not None and isinstance(found[1], m.Crashed):
-                self._crash(found[1])
-            if found is not None:
-                ready.append(found[1])
-            elif time.monotonic() > deadline:
-                missing = sorted(expected - {answer.team for answer in ready})
-                raise RuntimeError(f"{', '.join(missing)} did not start within {START_PATIENCE:.0f} s; see logs/")
-        return ready
-
-    # the loop
-
-    def _over(self) -> bool:
-        return self.state.phase == DONE or bool(self.state.failure)
-
-    def _awaited(self) -> str:
-        """What only people can give this run: labels made elsewhere, or the word that it may cost so much."""
-        return self.state.standstill or unconfirmed(self.config, self.state, self.layout)
-
-    def _receive(self, timeout: float) -> None:
-        """Apply every answer that is here, those with labels when these are on the disk."""
-        with ledger().during(WAIT):
-            found = self.channel.receive(WRITE if self._filing.waiting else timeout)
-        while found is not None:
-            source, answer = found
-            if isinstance(answer, m.Crashed):
-                self._crash(answer)
-            if isinstance(answer, m.Labelled):
-                answer = self._unjudged.sift(answer, bool(self.stopping.asked))
-            if isinstance(answer, m.Labelled):
-                self._filing.take(source, answer, self._levels())
-            else:
-                self._accept(source, answer)
-            found = self.channel.poll()
-        self._settle()
-
-    def _settle(self, wait: bool = False) -> None:
-        settled = self._filing.settled(wait)
-        for source, answer in settled:
-            self._accept(source, answer)
-        self._news |= bool(settled)
-
-    def _tell(self) -> None:
-        """That labels have come: a job killed from now on has got on."""
-        if self._news:
-            self.books.status(self.state, "running", self.state.phase)
-        self._news = False
-
-    def _accept(self, source: int, answer: m.Answer) -> None:
-        """Apply an answer, but not that of a team given up, whose work another one does now."""
-        team = self.layout.team_of(source)
-        if team is None:
-            return
-        self.state = replace(self.state, late=self.state.late - {team.name})
-        if isinstance(answer, m.Resigned):
-            self._take_leave(team, answer)
-        elif self.state.running.get(answer.order_id) == team.name:
-            self._apply(answer)
-        else:
-            self._sent.pop(answer.order_id, None)
-
-    def _take_leave(self, team: Team, answer: m.Resigned) -> None:
-        self._sent.pop(answer.order_id, None)
-        if len(team.ranks) == 1:  # others of its ranks may be waiting for one that failed
-            self._resigned.add(team.name)
-        if team.name not in self.state.lost:
-            reason = " ".join(answer.reason.split())
-            self.listener.say(f"{team.name} is retired: {reason}")
-            self._give_up(team.name, f": {reason}")
-
-    def _apply(self, answer: m.Answer) -> None:
-        before = self.state
-        self.state = apply(self.config, self.books.aged(before), answer, self.store.records)
-        if isinstance(answer, m.Evaluated):
-            self.evaluated = answer
-        if isinstance(answer, m.Selected) and answer.report is not None:
-            self._reported = time.monotonic()
-        sent = self._sent.pop(answer.order_id, None)
-        if sent is not None:
-            kind = answer.order_id.split("/")[0]
-            self.overheads.setdefault(kind, []).append(time.monotonic() - sent.at - answer.seconds)
-        self.listener.event(before, self.state, answer)
 
     def _issue(self) -> None:
         """Send what the policy wants done; labels that exist already are not asked for again."""
@@ -287,34 +135,12 @@ class Coordinator:
             self.state = self.state.issued(order_id, "store")
             self._apply(m.Labelled(order_id, 0.0, known))
 
-    def _give_up_overdue(self) -> None:
-        now = time.monotonic()
-        for order_id, (team, since) in list(self._sent.items()):
-            if team in self.state.lost or now - since <= self._patience(order_id):
-                continue
-            self.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
-            self._give_up(team)
-
-    def _give_up(self, team: str, reason: str = "") -> None:
-        """What it works on is asked of others; where no team of its role is left the run has failed."""
-        self.state = lose(self.config, self.state, team, self.store.records)
-        if self.state.phase != DONE and (missing := unmanned(self.layout, self.state)):
-            self.state = replace(self.state, failure=f"no {missing} team is left{reason}")
-
-    def _patience(self, order_id: str) -> float:
-        if order_id.startswith("aimd/"):
-            calculations = (1 + self.config.init.aimd.interval) * (1 + len(self.config.label.retries))
-            return 60 + 2 * self.config.label.timeout * calculations
-        if frames := m.frames_of(order_id):
-            attempts = 1 + len(self.config.label.retries)
-            return 60 + 2 * self.config.label.timeout * attempts * len(frames)
-        if order_id.startswith("select/") and self.state.reported:  # the others have ended: so should this one
-            return self._reported - self._sent[order_id].at + 4 * self.config.select.patience
-        return self.config.run.overdue
-
-    def _levels(self) -> Levels:
-        """The levels of theory of the labels being made now."""
-        return self.state.levels(self.levels)
+    def _break_off(self) -> None:
+        """The end of a run that lacks teams of some role, when what was under way has been used."""
+        self._issue()
+        if not useful(self.state) and not self._over():
+            self.books.save_if_due(self.state)
+            self.state = replace(self.state, failure=self.state.broken)
 
     # the end
 
@@ -333,20 +159,45 @@ class Coordinator:
         return EXIT_INCOMPLETE
 
     def _drain(self, reason: str) -> None:
-        """Take the labels that are under way and forecast to be made before the job must end."""
+        """Take the labels under way that are forecast to be made before the job must end; have the others ended."""
         began, grace = time.monotonic(), self.config.run.grace
         latest = self.stopping.latest(began, grace)
         awaited = expected_by(latest, self.state, {key: sent.at for key, sent in self._sent.items()})
         until = min(latest, max([began + grace, *awaited.values()]))
-        if not awaited or until <= began:
+        if until <= began:
+            awaited = {}
+        hopeless = self._can_be_ended() - awaited.keys()
+        if not awaited and not hopeless:
             return
         self.books.save(self.state)  # a kill may come first
         self.books.status(self.state, "running", f"stopping: {reason}")
-        self.listener.say(f"waiting for {len(awaited)} label orders, {until - began:.0f} s at most")
+        deadline = self._call_off(hopeless)
+        if awaited:
+            self.listener.say(f"waiting for {len(awaited)} label orders, {until - began:.0f} s at most")
         while awaited.keys() & self.state.running.keys() and time.monotonic() < until:
             self._receive(POLL)
             self._tell()
             until = min(until, self.stopping.latest(began, grace))  # a signal shortens it
+        deadline = max(deadline, self._call_off(self._can_be_ended() - hopeless))
+        while self._can_be_ended() and time.monotonic() < deadline:
+            self._receive(POLL)
+
+    def _can_be_ended(self) -> set[str]:
+        """The label orders under way whose program is a process of its own."""
+        own = self.config.label.launch is not None and not self.state.teacher
+        return set(labels_under_way(self.state)) if own else set()
+
+    def _call_off(self, order_ids: Collection[str]) -> float:
+        """Have the programs of these orders, which the next job gives again, ended; until when (monotonic) to wait."""
+        if not order_ids:
+            return -math.inf
+        seconds = self.stopping.farewell(self.config.run.grace)
+        self.listener.say(f"{len(order_ids)} label orders are called off: their programs have {seconds:.0f} s to end")
+        for team in self.layout.teams:
+            for order_id in order_ids:
+                if self.state.running[order_id] == team.name:
+                    self.channel.send(team.leader, m.CallOff(order_id, seconds))
+        return time.monotonic() + min(seconds + LEAVE, 2 * self.stopping.farewell(math.inf))
 
     def _finish(self) -> int:
         if self.state.failure:
@@ -354,13 +205,10 @@ class Coordinator:
             self.listener.say(f"failed: {self.state.failure}")
             return EXIT_BUG
         if self.evaluated is not None:
-            self.folder.conclude(self.state.model.digest)
+            self.folder.conclude(self.state.model.digest, self.config.train.final_names)
             if self.config.student is None:
                 hand_over(self.folder, self.state, self.store)
             self.listener.conclude(self)
             self.books.save(self.state)
         self.books.status(self.state, "complete", self.state.ended)
         return EXIT_COMPLETE
-
-    def _crash(self, crash: m.Crashed) -> None:
-        raise RuntimeError(f"{crash.team} crashed in {crash.order_id}:\n{crash.traceback}")

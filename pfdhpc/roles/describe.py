@@ -13,9 +13,9 @@ Describe = Callable[[Sequence[Frame]], list[np.ndarray]]
 
 def make_model(path: Path) -> Describe:
     """The descriptors of a deep-potential model."""
-    from ..engines.descriptor import ModelDescriptor
+    from ..engines.inference import Predictor
 
-    return ModelDescriptor(path)
+    return Predictor(path).descriptors
 
 
 def compute_device() -> str:

@@ -14,6 +14,8 @@ from .state import EXPLORE, INIT, LABEL, SELECT, RunState
 
 def seated(layout: Layout, state: RunState) -> Layout:
     """The layout in which every flexible team has the role it plays now."""
+    if not layout.of_role(FLEXIBLE):
+        return layout
     roles = {team.name: LABELER if team.name in state.turned else EXPLORER for team in layout.of_role(FLEXIBLE)}
     teams = tuple(replace(team, role=roles.get(team.name, team.role)) for team in layout.teams)
     return replace(layout, teams=teams)
@@ -38,11 +40,11 @@ def balanced(config: Config, state: RunState, layout: Layout) -> RunState:
     return state
 
 
-def unmanned(layout: Layout, state: RunState) -> str:
-    """The role no team is left for; empty if there is none."""
-    alive = [team.role for team in layout.teams if team.name not in state.lost]
+def unmanned(layout: Layout, state: RunState) -> list[str]:
+    """The roles no team is left for."""
+    alive = {team.role for team in layout.teams if team.name not in state.lost}
     able = {role: {role, FLEXIBLE} for role in (EXPLORER, LABELER)} | {TRAINER: {TRAINER}}
-    return next((role for role, roles in able.items() if not roles & set(alive)), "")
+    return [role for role, roles in able.items() if not roles & alive]
 
 
 def _waiting(state: RunState) -> int:

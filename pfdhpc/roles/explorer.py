@@ -4,11 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatchmethod
+from pathlib import Path
 from typing import Any
 
 from ase.data import chemical_symbols
 
 from ..config import Config
+from ..config.teacher import of_teacher
 from ..data import Record
 from ..engines.base import Explorer, SegmentResult
 from ..engines.registry import make_explorer
@@ -39,7 +41,7 @@ class ExplorerProgram:
                 return m.Ready(team)
             self._engine = make_explorer(self._config.explore, self._spawner, self._folder.engine_log(team))
         except InputError as error:
-            return m.Ready(team, tuple(error.problems))
+            return m.Ready(team, tuple(of_teacher(self._config.model, error.problems)))
         return m.Ready(team)
 
     @singledispatchmethod
@@ -83,21 +85,34 @@ class ExplorerProgram:
 
     @handle.register
     def _(self, order: m.Probe) -> m.Answer:
-        from ..engines.probe import speed, stability
+        from ..engines.probe import stability
 
         started, section = time.monotonic(), self._config.student
         elements = tuple(chemical_symbols[number] for number in order.species)
-        models = [self._folder.frozen(order.teacher.digest), self._folder.product(order.student.digest)]
-        few = max(10, section.probe_steps // 20)
-        found = speed(models, order.frame, elements, few, 1, section.probe_atoms, order.temperature)
+        student = self._folder.product(order.student.digest)
+        slow, fast, engine = self._speeds(order, student, elements)
         held = stability(
-            models[1], order.frame, elements, order.temperature, section.probe_steps, section.probe_atoms,
+            student, order.frame, elements, order.temperature, section.probe_steps, section.probe_atoms,
             self._config.explore.timestep, self._config.explore.guard,
         )  # fmt: skip
         return m.Probed(
-            order.order_id, time.monotonic() - started, found[0].atoms, found[0].steps_per_second,
-            found[1].steps_per_second, held.drift, held.ok, held.reason,
+            order.order_id, time.monotonic() - started, fast.atoms, slow.steps_per_second,
+            fast.steps_per_second, held.drift, held.ok, held.reason, engine,
         )  # fmt: skip
+
+    def _speeds(self, order: m.Probe, student: Path, elements: tuple[str, ...]) -> tuple[Any, Any, str]:
+        """Of the teacher and of the student, and the program the teacher ran in."""
+        from ..engines.probe import calculator_speed, speed
+
+        section = self._config.student
+        few, n_atoms = max(10, section.probe_steps // 20), section.probe_atoms
+        if self._config.model.calculator is None:
+            models = [self._folder.frozen(order.teacher.digest), student]
+            return *speed(models, order.frame, elements, few, 1, n_atoms, order.temperature), "LAMMPS"
+        explorer = make_explorer(self._config.explore.model_copy(update={"isolation": "none"}))
+        explorer.load_models(self._models(order.teacher), elements)
+        slow = calculator_speed(explorer, order.frame, few, n_atoms, order.temperature)
+        return slow, *speed([student], order.frame, elements, few, 1, n_atoms, order.temperature), "ASE"
 
     def _tested(self, order: m.Explore, records: Sequence[Record]) -> Sequence[Record]:
         """The candidates with the predictions that are to be tested on their labels."""
@@ -118,6 +133,12 @@ class ExplorerProgram:
 
     def _take_model(self, order: m.Explore) -> None:
         if order.model.digest != self._model:
-            models = [self._folder.frozen(order.model.digest), *self._config.explore.committee]
-            self._engine.load_models(models, order.type_map)
+            self._engine.load_models(self._models(order.model), order.type_map)
             self._model = order.model.digest
+
+    def _models(self, driver: m.ModelRef) -> list[Path]:
+        """The files of the model that explores and of its committee; those of a calculator are its own affair."""
+        given = self._config.model
+        if given.calculator is not None:
+            return [given.checkpoint] if given.checkpoint else []
+        return [self._folder.near(driver.digest, "explore"), *self._config.explore.committee]

@@ -20,10 +20,9 @@ class Filing:
         self._writer = Writer(store)
         self._held: deque[tuple[int, Answered]] = deque()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether answers are held back."""
-        return bool(self._held)
+    def ready(self) -> bool:
+        """Whether :meth:`settled` has something to give."""
+        return self._writer.ready
 
     def take(self, source: int, answer: m.Labelled, levels: Levels) -> None:
         """Begin to keep what labelers found at their levels of theory. Raises StoreError."""

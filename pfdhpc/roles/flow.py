@@ -12,6 +12,7 @@ from math import ceil
 
 from ..config import Config
 from ..config.schema import ConvergeSection
+from ..parallel.layout import LABELER, TRAINER
 from . import messages as m
 from .converge import CONVERGED, SATURATED, reason_of_limits, satisfied
 from .rounds import next_round
@@ -58,9 +59,19 @@ def training_due(config: Config, state: RunState) -> bool:
         return True  # it was begun
     if not state.train_ids:
         return answered(state, 0)
-    starving = not state.pending and state.phase not in (EXPLORE, SELECT)
+    starving = not awaited(state) and (state.phase not in (EXPLORE, SELECT) or bool(state.missing))
     aged = state.elapsed - state.trained_at >= config.overlap.wait
     return starving or aged or len(state.fresh) >= enough_new(config)
+
+
+def awaited(state: RunState) -> bool:
+    """Whether labels are still to come in this job."""
+    return any(map(m.frames_of, state.running)) if {LABELER, TRAINER} & state.missing else bool(state.pending)
+
+
+def useful(state: RunState) -> bool:
+    """Whether something is under way that a run without explorers, or without labelers, still takes in."""
+    return any(not order_id.startswith(("explore/", "select/")) for order_id in state.running)
 
 
 def answered(state: RunState, number: int) -> bool:

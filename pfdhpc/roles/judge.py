@@ -25,7 +25,7 @@ class Published:
     def engine(self, model: ModelRef) -> Labeler:
         """A labeler whose labels are the model's predictions, on this rank alone."""
         if model.digest != self._digest:
-            options: dict[str, Any] = {"model": str(self._folder.frozen(model.digest))}
+            options: dict[str, Any] = {"model": str(self._folder.near(model.digest, "predict"))}
             self._engine = make_labeler(LabelSection(type="deepmd", options=options), None)
             self._digest = model.digest
         return self._engine

@@ -8,7 +8,9 @@ from typing import Any
 
 from .. import __version__
 from ..config import Config
+from ..config.teacher import labeling, of_teacher
 from ..data import Frame, Label, Labelling, Record
+from ..engines.label.ending import Wish, never
 from ..engines.label.level import Levels, levels_of
 from ..engines.registry import make_labeler
 from ..errors import InputError, LabelError
@@ -24,24 +26,25 @@ Answer = tuple[Label, int] | LabelError
 class LabelerProgram:
     """Runs on every rank of the team; all take the same decisions."""
 
-    def __init__(self, config: Config, comm: Any, spawner: Any = None):
-        self._config, self._comm, self._spawner = config, comm, spawner
+    def __init__(self, config: Config, comm: Any, spawner: Any = None, called_off: Wish = never):
+        self._config, self._comm, self._spawner, self._called_off = config, comm, spawner, called_off
         self._engine = None
         self._published = Published(RunFolder(config.run.directory))
 
     def ready(self, team: str) -> m.Ready:
         """Build the engine: what the program itself refuses is bad input too."""
-        if self._config.label.type == "teacher":
+        section = labeling(self._config)
+        if section.type == "teacher":
             return m.Ready(team)  # it is published by the trainer
         if self._config.label.type == "pool":
             self._levels = levels_of(self._config.label)
             return m.Ready(team)
         try:
             log = RunFolder(self._config.run.directory).engine_log(team)
-            self._engine = make_labeler(self._config.label, self._comm, self._spawner, log)
-            self._levels = levels_of(self._config.label)
+            self._engine = make_labeler(section, self._comm, self._spawner, log, self._called_off)
+            self._levels = levels_of(section)
         except InputError as error:
-            return m.Ready(team, tuple(error.problems))
+            return m.Ready(team, tuple(of_teacher(self._config.model, error.problems)))
         return m.Ready(team)
 
     @singledispatchmethod
@@ -85,10 +88,10 @@ class LabelerProgram:
         return [check_energy(record, found[place], section) for place, record in enumerate(records)]
 
     def _taught(self, teacher: m.ModelRef, frames: Sequence[Frame]) -> list[Answer]:
-        """Labels by a published model; the ranks of the team share the frames out."""
+        """Labels by a published model, whose frames the ranks of the team share out, or by a calculator."""
         from ..engines.label.checks import label_all
 
-        engine, section = self._published.engine(teacher), self._config.label
+        engine, section = self._engine or self._published.engine(teacher), self._config.label
         if self._comm is None or self._comm.Get_size() == 1:
             return label_all(engine, frames, section, None)
         size = self._comm.Get_size()

@@ -137,13 +137,15 @@ class Narrator:
     def _test(self, before: RunState, now) -> None:
         errors = now.errors.total
         text = f"model {now.model_version} on {errors.n_frames} new labels: force {errors.force:.3f} eV/Å,"
-        text += f" energy {1000 * errors.energy:.1f} meV/atom, virial {1000 * errors.virial:.1f} meV/atom"
+        text += f" energy {1000 * errors.energy:.1f} meV/atom"
+        text += f", virial {1000 * errors.virial:.1f} meV/atom" if errors.virial == errors.virial else ""
         good = satisfied(self._converge, now.errors)
         self._line(before, "test", text + ("  criteria hold" if good else ""), "green" if good else "")
 
     def _trained(self, before: RunState, after: RunState, message: m.Trained) -> None:
         if after.members or after.committee:
-            self._line(before, "train", f"member {len(before.members)} of the committee, {message.seconds:.1f} s")
+            member = m.member_of(message.order_id)
+            self._line(before, "train", f"member {member} of the committee, {message.seconds:.1f} s")
         if after.members:
             return
         text = f"model {message.model.version} from {len(after.train_ids)} frames, best step {message.best_step},"

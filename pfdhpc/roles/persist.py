@@ -20,6 +20,8 @@ KNOWN = {
 }  # fmt: skip
 JOB_ONLY = (
     "failure",
+    "broken",
+    "missing",
     "standstill",
     "running",
     "lost",

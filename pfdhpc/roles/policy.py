@@ -8,7 +8,7 @@ the state alone.
 import math
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 
 from ..config import Config
 from ..config.explore import ends
@@ -34,7 +34,16 @@ def plan(config: Config, state: RunState, layout: Layout, left: float | None = N
     layout, short = seated(layout, state), affordable(state, left)
     orders = _overlapped(config, state, short, layout) if config.overlapped else _lockstep(config, short, layout)
     fresh = [(team, order) for team, order in orders if order.order_id not in state.running]
+    if state.missing:
+        fresh = [(team, order) for team, order in fresh if _still_of_use(state, order)]
     return within(config, state, layout, fresh, left)
+
+
+def _still_of_use(state: RunState, order: m.Order) -> bool:
+    """A run that has lost all teams of a role labels what was picked and trains on it, and begins nothing else."""
+    if isinstance(order, m.LabelFrames | m.Simulate):
+        return TRAINER not in state.missing
+    return isinstance(order, m.ImportParent | m.Train | m.Evaluate)
 
 
 def shortage(config: Config, state: RunState, layout: Layout, left: float | None) -> str:
@@ -211,27 +220,42 @@ def _init(config: Config, state: RunState, layout: Layout):
 
 
 def _label(config: Config, state: RunState, layout: Layout):
+    idle = list(_idle(state, layout, LABELER))
+    if not idle or not state.pending:
+        return
     with_labelers = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
-    waiting = [record for record in state.pending if record.frame_id not in with_labelers]
-    size = len(waiting) if config.label.type == "offline" else config.label.batch
-    for team in _idle(state, layout, LABELER):
-        batch, waiting = tuple(waiting[:size]), waiting[size:]
+    waiting = (record for record in state.pending if record.frame_id not in with_labelers)
+    size = len(state.pending) if config.label.type == "offline" else config.label.batch
+    for team in idle:
+        batch = tuple(islice(waiting, size))
         if not batch:
             return
         yield team, m.LabelFrames(m.label_order_id(batch), batch, state.teacher)
 
 
 def _train(config: Config, state: RunState, layout: Layout):
+    """The model, or the members of a committee that are not there yet: any team trains any of them to the same bits."""
+    idle = _idle(state, layout, TRAINER)
+    for member in state.untrained(config.pool.models) if config.pool else [0]:
+        order = _training(config, state, member)
+        if order.order_id in state.running:
+            continue
+        team = next(idle, None)
+        if team is None:
+            return
+        yield team, order
+
+
+def _training(config: Config, state: RunState, member: int) -> m.Train:
     fresh = (config.overlapped and state.training) or state.fresh  # one that was begun is done again as it was
     split, new = assign(state, fresh, config.test)
     first = not state.train_ids
     parent, from_parent = _parent(config, state, first)
     number = training_number(config, state)
-    member = len(state.members)
     if config.pool is not None and not from_parent:
         parent = state.committee[member]
     name = f"{number}/{member}" if config.pool else f"{number}"
-    order = m.Train(
+    return m.Train(
         order_id=f"train/{name}",
         round=number,
         version=len(state.models) + (state.teacher is not None),  # version 0 is what the run was given
@@ -246,7 +270,6 @@ def _train(config: Config, state: RunState, layout: Layout):
         fresh_ids=fresh,
         member=member,
     )
-    yield from _one(state, layout, TRAINER, order)
 
 
 def _parent(config: Config, state: RunState, first: bool) -> tuple[m.ModelRef | None, bool]:

@@ -132,7 +132,8 @@ class Scanner:
     def _models(self, models: tuple[m.ModelRef, ...]) -> Committee:
         digests = tuple(model.digest for model in models)
         if self._committee[0] != digests:
-            self._committee = digests, Committee([self._folder.frozen(digest) for digest in digests])
+            paths = [self._folder.near(digest, f"scan {member}") for member, digest in enumerate(digests)]
+            self._committee = digests, Committee(paths)
         return self._committee[1]
 
 

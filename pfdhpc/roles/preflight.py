@@ -3,7 +3,9 @@
 from ..config import Config
 from ..config.acts import first_act
 from ..config.load import act
-from ..config.train import RANDOM, ModelSection
+from ..config.teacher import labeling, of_teacher
+from ..config.train import ModelSection, TrainSection
+from ..engines.registry import trainer_checks
 from ..errors import InputError
 
 
@@ -15,35 +17,23 @@ def problems(config: Config) -> list[str]:
         return [*found, *(f"distill.{line}" for line in later if line not in found)]
     from ..engines.explore.check import check_explore
     from ..engines.label.preflight import check_labeler
-    from ..engines.train.settings import check_deepmd_input
 
-    model_problems, type_map = model_facts(config.model)
-    deepmd_problems = check_deepmd_input(config.train, config.model)
+    model_problems, type_map = model_facts(config.model, config.train)
+    engines = [] if config.pool else check_explore(config.explore)
+    engines += check_labeler(labeling(config), config.ranks.labeler.ranks) or element_problems(config)
     return [
-        *(() if config.pool else check_explore(config.explore)),
-        *(check_labeler(config.label, config.ranks.labeler.ranks) or element_problems(config)),
-        *(deepmd_problems or training_problems(config)),
+        *of_teacher(config.model, engines),
+        *training_problems(config),
         *student_problems(config),
         *model_problems,
         *_structures(config, type_map),
     ]
 
 
-def teacher_problems(config: Config) -> list[str]:
-    """What would change a teacher. Not for a ``pfd`` input before its first act: there the parent stands for it."""
-    if config.workflow != "distill":
-        return []
-    given = [("branch", config.model.branch == RANDOM), ("type_map", bool(config.model.type_map))]
-    return [f"model.{key}: a teacher stays as it is; remove it" for key, wrong in given if wrong]
-
-
 def training_problems(config: Config) -> list[str]:
-    """What the pre-trained model has against how it is to be fine-tuned; ``train.deepmd`` must have been checked."""
-    from ..engines.train.parent import check_training
-
-    if config.workflow == "distill":
-        return []
-    return check_training(config.model, config.train, config.init.gives_labels)
+    """What is wrong with the trainer's own input, or with fine-tuning the pre-trained model as it says."""
+    labels = None if config.workflow == "distill" else config.init.gives_labels
+    return trainer_checks(config.train).check(config.model, config.train, labels)
 
 
 def element_problems(config: Config) -> list[str]:
@@ -83,19 +73,14 @@ def student_problems(config: Config) -> list[str]:
     return check_student(config.student, config.train, tuple(chemical_symbols[z] for z in species))
 
 
-def model_facts(section: ModelSection) -> tuple[list[str], tuple[str, ...]]:
+def model_facts(section: ModelSection, train: TrainSection | None = None) -> tuple[list[str], tuple[str, ...]]:
     """What is wrong with the pre-trained model and its branch, and the type map if nothing is.
 
-    The model is built, as a training would: that it can be read does not mean that this deepmd knows it.
+    Of a teacher that is an ASE calculator nobody knows the elements.
     """
-    from ..engines.train.parent import open_parent
-    from ..engines.train.typemap import retyped
-
-    try:
-        state = retyped(open_parent(section), section.type_map)
-    except InputError as error:
-        return error.problems, ()
-    return [], tuple(state["_extra_state"]["model_params"]["type_map"])
+    if section.calculator is not None:
+        return [], ()
+    return trainer_checks(train or TrainSection()).facts(section)
 
 
 def _structures(config: Config, type_map: tuple[str, ...]) -> list[str]:

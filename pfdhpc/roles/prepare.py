@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..config import Config, dump, load
 from ..config.mutable import differences, refusals
+from ..config.older import completed
 from ..engines.label.level import Levels, levels_of
 from ..errors import InputError
 from ..log import console
@@ -98,7 +99,7 @@ def _changes(config: Config, folder: RunFolder) -> list[tuple[str, Any, Any]]:
         kept = json.loads(folder.input.read_text())
     except (ValueError, OSError) as error:
         raise InputError(f"run.directory: {folder.input} cannot be read ({error}); restore it from a backup") from None
-    changes = differences(kept, json.loads(dump(config)))
+    changes = differences(completed(kept), json.loads(dump(config)))
     if problems := refusals(changes, folder.directory):
         raise InputError(problems)
     return changes

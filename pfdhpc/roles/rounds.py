@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ..parallel import layout
 from .state import EXPLORE, RoundRecord, RunState
 
 
@@ -24,8 +25,12 @@ def next_round(state: RunState) -> RunState:
 
 def check_alive(state: RunState) -> RunState:
     """Exploration needs a replica."""
-    if state.phase == EXPLORE and all(replica.retired for replica in state.replicas):
-        return replace(
-            state, failure="every replica was retired by its guards; see logs/, explore.guard and explore.max_restarts"
-        )
+    if state.phase == EXPLORE and not alive(state):
+        reason = "every replica was retired by its guards; see logs/, explore.guard and explore.max_restarts"
+        return replace(state, broken=reason, missing=state.missing | {layout.EXPLORER})
     return state
+
+
+def alive(state: RunState) -> bool:
+    """Whether there is a replica left to explore."""
+    return not all(replica.retired for replica in state.replicas)

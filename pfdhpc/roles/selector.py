@@ -75,4 +75,4 @@ class Selector:
         return self._shard
 
     def _load(self, model: m.ModelRef) -> Describe:
-        return make_model(self._folder.frozen(model.digest))
+        return make_model(self._folder.near(model.digest, "select"))

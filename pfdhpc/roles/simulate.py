@@ -2,7 +2,7 @@
 
 The policy and the rules are the real ones (:func:`pfdhpc.roles.policy.plan`, :func:`pfdhpc.roles.apply.apply`); only
 the work is not done: an order takes a time drawn from those measured for its kind, and its answer is made up. The
-coordinator is one server that spends :data:`SERVICE` seconds on each message, so that it shows where one is not
+coordinator is one server that spends some time on each message (:func:`service`), so that it shows where one is not
 enough. Models do not get better in a simulation: it lasts a given number of rounds.
 """
 
@@ -22,12 +22,13 @@ from ..parallel.layout import FLEXIBLE, IDLE, Layout, plan_layout
 from . import messages as m
 from .apply import apply
 from .elastic import balanced
-from .forecast import steps_of_round
+from .forecast import KEPT, late, steps_of_round
 from .policy import plan
 from .state import DONE, IMPORT, Replica, RunState
 
-SERVICE = 0.002
-"""Seconds the coordinator spends on an order and on an answer (``tests/bench/bench_messages.py``)."""
+SERVICE, PER_TEAM = 1.2e-3, 3.5e-7
+"""Seconds the coordinator spends on an order or an answer, its label's way to the disk included, and more of them for
+each team, as it looks through its lists (``tests/bench/bench_messages.py``, with ``--rules``)."""
 FEW = 8
 """Numbers of explorers that are tried one by one, and so many beyond them."""
 STUCK = 1_000_000
@@ -45,41 +46,50 @@ class Outcome:
     labels: int
     busy: dict[str, float]
     messages: int
+    service: float  # seconds of the coordinator for each
 
     @property
     def coordinator(self) -> float:
         """Share of its time the coordinator was busy with messages."""
-        return min(1.0, self.messages * SERVICE / self.seconds) if self.seconds else 0.0
+        return min(1.0, self.messages * self.service / self.seconds) if self.seconds else 0.0
 
 
-def simulate(config: Config, start: RunState, layout: Layout, seed: int = 0) -> Outcome:
+def service(layout: Layout) -> float:
+    """Seconds the coordinator spends on a message."""
+    return SERVICE + PER_TEAM * len(layout.teams)
+
+
+def simulate(config: Config, start: RunState, layout: Layout, seed: int = 0, picks: Sequence[int] = ()) -> Outcome:
     """Play a run through; ``start`` is a fresh state that carries the ``durations`` of a measured one.
 
+    ``picks`` are the frames a measured one picked in its rounds, from 0 on; without them as many as may be.
     Raises ValueError when the run cannot be played to its end.
     """
-    world = _World(config, start.durations, random.Random(seed))
+    world = _World(config, start.durations, picks, random.Random(seed))
     state, free = replace(start, phase=IMPORT), 0.0
     arriving: list[tuple[float, int, m.Answer]] = []
     busy = {team.name: 0.0 for team in layout.teams}
-    messages = 0
+    messages, each = 0, service(layout)
     while state.phase != DONE and messages < STUCK:
         state = balanced(config, state, layout)
         for team, order in plan(config, state, layout):
-            free, messages = free + SERVICE, messages + 1
+            free, messages = free + each, messages + 1
             answer = world.answer(order, state)
             busy[team.name] += answer.seconds
-            heapq.heappush(arriving, (free + answer.seconds, messages, answer))
+            after = answer.seconds + world.draw(state, late(order.order_id))
+            heapq.heappush(arriving, (free + after, messages, answer))
             state = state.sent(order, team.name)
         if not arriving or state.failure:
-            raise ValueError(f"the run stands still in round {state.round}, {state.phase} {state.failure}")
+            reason = state.failure or state.broken
+            raise ValueError(f"the run stands still in round {state.round}, {state.phase} {reason}")
         while True:
             at, _, answer = heapq.heappop(arriving)
-            free, messages = max(free, at) + SERVICE, messages + 1
+            free, messages = max(free, at) + each, messages + 1
             state = apply(config, replace(state, elapsed=free), answer, lambda ids: ())
             if not arriving or arriving[0][0] > free:
                 break  # all that had come by then is taken in
     shares = {role: _mean([busy[team.name] / free for team in layout.of_role(role)]) for role in _roles(layout)}
-    return Outcome(free, state.round, state.n_paid, shares, messages)
+    return Outcome(free, state.round, state.n_paid, shares, messages, each)
 
 
 def _roles(layout: Layout) -> list[str]:
@@ -93,14 +103,21 @@ def _mean(values: list[float]) -> float:
 class _World:
     """Makes up answers that take the time they would."""
 
-    def __init__(self, config: Config, durations: Durations, rng: random.Random):
-        self.config, self._durations, self._rng = config, durations, rng
+    def __init__(self, config: Config, durations: Durations, picks: Sequence[int], rng: random.Random):
+        self.config, self._durations, self._picks, self._rng = config, durations, picks, rng
         self._frames = count(1)
+        self._decks: dict[str, list[float]] = {}
 
     def draw(self, state: RunState, kind: str) -> float:
-        """Seconds of one of a kind, one of those measured; 0 where none was."""
-        found = self._durations.get(f"distill.{kind}" if state.teacher else kind)
-        return self._rng.choice(found) if found else 0.0
+        """Seconds of one of a kind: those measured one after the other as they came (the first training of a job, say,
+        takes longest), then all of them again, shuffled; 0 where none was."""
+        key = f"distill.{kind}" if state.teacher else kind
+        if not self._decks.get(key):
+            deck = list(self._durations.get(key, ()))
+            if key in self._decks or len(deck) == KEPT:  # of more than are kept the first are not known any more
+                self._rng.shuffle(deck)
+            self._decks[key] = deck[::-1]
+        return self._decks[key].pop() if self._decks[key] else 0.0
 
     def label(self, state: RunState, n_atoms: int) -> float:
         """Seconds of a label: of those of the nearest number of atoms, in proportion."""
@@ -115,8 +132,11 @@ class _World:
         return _answer(order, self, state)
 
     def picks(self, order: m.Select, state: RunState) -> tuple[Record, ...]:
-        """As many frames as a selection may pick, of the replicas in turn; those that wait come again."""
+        """As many frames as the round's selection picked, or may pick, of the replicas in turn; those that wait come
+        again."""
         made = len(order.replicas) * (self.config.explore.steps // self.config.explore.interval)
+        if order.round < len(self._picks):
+            made = self._picks[order.round]
         fresh = min(order.max_sel - len(order.again), made)
         replicas = [replica for replica in state.replicas if replica.replica in order.replicas]
         new = [self._record(replicas[place % len(replicas)], order.round) for place in range(max(fresh, 0))]

@@ -94,13 +94,15 @@ class RunState:
     progress: int = 0  # grows with every finished task
     aimd: tuple[Trajectory, ...] = ()  # dynamics by the labelers, before the first training
     committee: tuple[ModelRef, ...] = ()  # simplify: the newest models, the first of which is in ``models``
-    members: tuple[ModelRef, ...] = ()  # simplify: those of the training that is on
+    members: tuple[ModelRef | None, ...] = ()  # simplify: those of the training that is on; None: not there yet
     fixed_ids: tuple[str, ...] = ()  # label ids of test.data
     fixed: Mapping[str, ErrorTable] = field(default_factory=dict)  # errors on them: "pretrained" or "teacher", "final"
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
     durations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # last measured, by kind (see forecast)
     # below: this job only, not in the checkpoint
-    failure: str = ""  # why it cannot go on
+    failure: str = ""  # why it has ended
+    broken: str = ""  # why it cannot go on, though what is under way is still of use
+    missing: frozenset[str] = frozenset()  # the roles it is broken for want of
     standstill: str = ""  # what it waits for that this job will not see
     running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
     lost: frozenset[str] = frozenset()  # teams given up
@@ -140,6 +142,15 @@ class RunState:
         """Trainings done so far."""
         return len(self.models) - (self.teacher is None)
 
+    def untrained(self, n_models: int) -> list[int]:
+        """The members that a committee of so many models still lacks in the training that is on."""
+        return [place for place in range(n_models) if not any(self.members[place : place + 1])]
+
+    def with_member(self, place: int, model: ModelRef) -> tuple[ModelRef | None, ...]:
+        """``members`` with another one, whatever the order in which they come."""
+        filled = [*self.members, *[None] * (place + 1 - len(self.members))]
+        return (*filled[:place], model, *filled[place + 1 :])
+
     @property
     def explorer(self) -> ModelRef | None:
         """The model of the current round: all of it is explored, or judged, by the same one."""
@@ -178,7 +189,9 @@ class RunState:
         return replace(self, seconds=total, progress=self.progress + 1)
 
     def settled(self, order_id: str) -> "RunState":
-        return replace(self, running={key: team for key, team in self.running.items() if key != order_id})
+        running = {**self.running}
+        running.pop(order_id, None)
+        return replace(self, running=running)
 
     def issued(self, order_id: str, team: str) -> "RunState":
         return replace(self, running={**self.running, order_id: team})

@@ -33,6 +33,7 @@ class Stopping:
         self._hurried_at = -math.inf
         self._files: tuple[Path, ...] = ()
         self._looked = -math.inf
+        self._began = math.inf  # when a program was first asked about a stop
 
     def limit(self, seconds: float | None, source: str = "run.time_limit") -> None:
         """The job ends so many seconds after this object was made (None: no limit); the earliest end counts."""
@@ -96,6 +97,18 @@ class Stopping:
         latest = self._end - self.margin
         hurried = self._hurried_at > -math.inf
         return min(latest, max(began, self._hurried_at) + grace) if hurried or latest == math.inf else latest
+
+    def farewell(self, grace: float) -> float:
+        """Seconds a program has to end by itself when its label is given up: a third of what is left at most."""
+        return min(grace, max(self._end - time.monotonic(), 0.0) / 3)
+
+    def called_off(self, grace: float) -> float | None:
+        """As :meth:`farewell`, once there is a reason to stop and nothing is waited for any more; None before that."""
+        if not self.reason():
+            return None
+        now = time.monotonic()
+        self._began = min(self._began, now)
+        return self.farewell(grace) if now >= self.latest(self._began, grace) else None
 
     def _ends(self) -> datetime:
         return datetime.now().astimezone() + timedelta(seconds=self._end - time.monotonic())

@@ -134,28 +134,43 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
         console.print(line, markup=False)
     spent = ", ".join(f"{role} {seconds:.0f} s" for role, seconds in sorted(state.seconds.items()))
     console.print(f"busy time by role: {spent}; {state.elapsed:.0f} s in all")
-    shares = utilization(tracks_of(folder.ledger, time.time()))
+    shares = _shares(folder)
     busy = ", ".join(f"{role} {found['busy']:.0%}" for role, found in shares.items() if role != "coordinator")
     console.print(f"share of its time each role was at work: {busy}" if busy else "", markup=False)
     console.print(verdict(config, state), style="bold", markup=False)
-    for what, where in _outputs(folder):
+    for what, where in _outputs(config, folder):
         console.print(f"  {what:<12} {where}", markup=False)
     console.print(
-        f"next: pair_style deepmd {folder.final / 'model.pth'}; to go on with this run, raise converge.max_rounds or"
+        f"next: {_next(config, folder)}; to go on with this run, raise converge.max_rounds or"
         " tighten the criteria and run again; for another run choose another run.directory",
         style="dim",
         markup=False,
     )
 
 
-def _outputs(folder: RunFolder) -> list[tuple[str, Path | str]]:
+def _next(config: Config, folder: RunFolder) -> str:
+    if config.train.type == "deepmd":
+        return f"pair_style deepmd {folder.final / 'model.pth'}"
+    what = {"metatrain": "a metatomic model", "dpa4": "a DPA-4 that is not compiled"}[config.train.type]
+    return f"python {folder.final / 'run_ase.py'} ({what}: for ASE, not for pair_style deepmd)"
+
+
+def _shares(folder: RunFolder) -> dict[str, Any]:
+    """As they were when the run ended, whenever its summary is shown again."""
+    path = folder.final / "results.json"
+    return json.loads(path.read_text()).get("utilization", {}) if path.is_file() else {}
+
+
+def _outputs(config: Config, folder: RunFolder) -> list[tuple[str, Path | str]]:
+    checkpoint, model = config.train.final_names
+    scripts = ["in.lammps", "run_ase.py"] if config.train.type == "deepmd" else ["run_ase.py"]
     return [
-        ("model", folder.final / "model.pth"),
-        ("checkpoint", folder.final / "model.pt"),
+        ("model", folder.final / model),
+        ("checkpoint", folder.final / checkpoint),
         ("model card", folder.final / "MODEL_CARD.md"),
         ("results", folder.final / "results.json"),
         ("picture", folder.final / "errors.png"),
-        ("to run it", f"{folder.final / 'in.lammps'}, {folder.final / 'run_ase.py'}"),
+        ("to run it", ", ".join(str(folder.final / name) for name in scripts)),
         ("report", f"pfdhpc report {folder.directory}; pfdhpc validate {folder.directory}"),
         ("frames", f"{folder.frames}  (pfdhpc export {folder.directory} FRAMES.extxyz)"),
     ]
@@ -197,9 +212,13 @@ def _errors(state: RunState) -> Table:
 
 def _row(table: Table, label: str, after: float, before: float | None, scale: float = 1) -> None:
     digits = 3 if scale == 1 else 1
-    old = [] if before is None else [f"{scale * before:.{digits}f}"]
-    ratio = [] if before is None else [f"{before / after:.1f}" if after else "-"]
-    table.add_row(label, *old, f"{scale * after:.{digits}f}", *ratio)
+    said = [
+        "not labelled" if value != value else f"{scale * value:.{digits}f}"
+        for value in (before, after)
+        if value is not None
+    ]
+    ratio = [] if before is None else [f"{before / after:.1f}" if after == after != 0 else "-"]
+    table.add_row(label, *said, *ratio)
 
 
 def _production(state: RunState) -> list[str]:
@@ -210,8 +229,9 @@ def _production(state: RunState) -> list[str]:
     lines = [f"model for production: {found['product']}"]
     if "atoms" in found:
         teacher, student = found["teacher_speed"], found["student_speed"]
+        slow = f" ({found['teacher_engine']})" if found.get("teacher_engine", "LAMMPS") != "LAMMPS" else ""
         lines.append(
-            f"speed in LAMMPS, {found['atoms']} atoms: teacher {teacher:.3g}, student {student:.3g} steps/s:"
+            f"speed in LAMMPS, {found['atoms']} atoms: teacher{slow} {teacher:.3g}, student {student:.3g} steps/s:"
             f" {student / teacher:.1f} times"
         )
     if found.get("stable"):

@@ -11,14 +11,15 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from ..config import Config
+from ..config.teacher import calculator_identity, labeling
 from ..data import Frame, Label, Record
 from ..engines.base import TrainResult, TrainTask
-from ..engines.registry import make_trainer
+from ..engines.registry import make_labeler, make_trainer
 from ..engines.train.restart import FILES, forget
 from ..engines.train.team import by_leader, leads
 from . import messages as m
 from .folder import RunFolder
-from .preflight import model_facts, student_problems, teacher_problems, training_problems
+from .preflight import model_facts, student_problems, training_problems
 
 COMPARED = 20
 """Frames on which a compressed model is compared with the plain one."""
@@ -29,19 +30,17 @@ KEPT = ("train.log", "lcurve.out")
 class TrainerProgram:
     """Runs on every rank of the team; only the leader publishes models and clears folders."""
 
-    def __init__(self, config: Config, folder: RunFolder, comm: Any):
+    def __init__(self, config: Config, folder: RunFolder, comm: Any, spawner: Any = None):
         self._config, self._folder = config, folder
         self._comm = comm
-        self._engine = make_trainer(config.model, config.train, comm)
+        self._engine = make_trainer(config.model, config.train, comm, spawner)
         self._records: dict[str, Record] = {}
 
     def ready(self, team: str) -> m.Ready:
-        """Look at the pre-trained model and the deepmd input before anything starts."""
-        from ..engines.train.settings import check_deepmd_input
-
-        problems, type_map = model_facts(self._config.model)
-        problems += check_deepmd_input(self._config.train, self._config.model) or training_problems(self._config)
-        problems += student_problems(self._config) + teacher_problems(self._config)
+        """Look at the pre-trained model and the trainer's own input before anything starts."""
+        problems, type_map = model_facts(self._config.model, self._config.train)
+        problems += training_problems(self._config)
+        problems += student_problems(self._config)
         return m.Ready(team, tuple(problems), type_map)
 
     @singledispatchmethod
@@ -50,6 +49,8 @@ class TrainerProgram:
 
     @handle.register
     def _(self, order: m.ImportParent) -> m.Answer:
+        if self._config.model.calculator is not None:
+            return m.Imported(order.order_id, 0.0, m.ModelRef(0, calculator_identity(self._config.model)))
         with self._scratch(self._folder.scratch("import")) as directory:
             result = self._engine.import_parent(directory)
             return m.Imported(order.order_id, result.seconds, self._publish(result, 0))
@@ -60,7 +61,7 @@ class TrainerProgram:
         with self._scratch(self._folder.training(order.round, order.member), self._spared) as directory:
             result = self._engine.train(self._task(order, directory))
             model = self._publish(result, order.version)
-        self._forget(but=directory)  # the round is over when the coordinator has saved that: the next order tells
+        self._forget(order.round)  # the round is over when the coordinator has saved that: the next order tells
         return m.Trained(
             order.order_id, result.seconds, model, result.best_step, result.step_seconds, tuple(result.curve),
             result.begun_at,
@@ -83,13 +84,20 @@ class TrainerProgram:
         product = self._produce(order.final, train) if self._config.student else ""
         compared = before[fixed]
         if order.teacher is not None and order.fixed_ids:
-            compared = self._engine.predict(self._folder.checkpoint(order.teacher.digest), frames[fixed])
+            compared = self._taught(order.teacher, frames[fixed])
         self._forget()
         seconds = time.monotonic() - started
         return m.Evaluated(
             order.order_id, seconds, order.test_ids, tuple(before[held_out]), tuple(after[held_out]), product,
             tuple(compared), tuple(after[fixed]),
         )  # fmt: skip
+
+    def _taught(self, teacher: m.ModelRef, frames: list[Frame]) -> list[Label]:
+        """Predictions of the teacher, which need not be a model of deepmd."""
+        if self._config.model.calculator is None:
+            return self._engine.predict(self._folder.checkpoint(teacher.digest), frames)
+        section = labeling(self._config)
+        return by_leader(self._comm, lambda: make_labeler(section, None).label_batch(frames, {}, section.timeout))
 
     def _aligned(self, model: m.ModelRef, train: tuple[Record, ...], frames: list[Frame]) -> list[Label]:
         """Predictions of a model whose energy bias is fitted to the training frames, if there are any."""
@@ -143,11 +151,11 @@ class TrainerProgram:
         if leads(self._comm):
             _clear(directory, (*KEPT, *spared))
 
-    def _forget(self, but: Path | None = None) -> None:
-        """Remove what rounds that are over might have gone on from."""
-        for directory in self._folder.trainings() if leads(self._comm) else ():
-            if directory != but:
-                forget(directory)
+    def _forget(self, but: int | None = None) -> None:
+        """Remove what trainings that are over might have gone on from; not those of the round ``but``, some of which
+        may be under way."""
+        for directory in self._folder.trainings(but) if leads(self._comm) else ():
+            forget(directory)
 
     def _publish(self, result: TrainResult, version: int) -> m.ModelRef:
         digest = by_leader(self._comm, lambda: self._folder.publish(result.checkpoint, result.frozen))

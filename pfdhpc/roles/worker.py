@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from ..engines.label.ending import Wish, never
 from ..errors import EngineLost, InputError, TaskError
 from ..parallel.channel import Channel
 from ..parallel.layout import COORDINATOR, Team
@@ -88,7 +89,7 @@ def kind_of(order: m.Order) -> str:
 
 def answerer(team: Team, program: Program) -> Callable[[m.Order], m.Answer | m.Crashed | None]:
     """What answers a team's orders when all roles take turns in one process."""
-    return lambda order: None if isinstance(order, m.Shutdown) else work(team, program, order)
+    return lambda order: None if isinstance(order, m.Shutdown | m.CallOff) else work(team, program, order)
 
 
 def rest(channel: Channel) -> int:
@@ -98,17 +99,22 @@ def rest(channel: Channel) -> int:
     return order.code
 
 
-def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel, spawner: Any = None) -> Program:
-    """The program of a team's role. ``spawner`` starts child processes, where the input wants them."""
+def make_program(
+    team: Team, config: Any, folder: Any, comm: Any, peers: Channel, spawner: Any = None, called_off: Wish = never
+) -> Program:
+    """The program of a team's role. ``spawner`` starts child processes, where the input wants them.
+
+    ``called_off`` tells the leader, in the middle of an order, that it is not wanted any more.
+    """
     if team.role == "trainer":
         from .trainer import TrainerProgram
 
-        return TrainerProgram(config, folder, comm)
+        return TrainerProgram(config, folder, comm, spawner)
     if team.role == "flexible":
         from .flexible import FlexibleProgram
 
         both = [replace(team, role=role) for role in ("explorer", "labeler")]
-        return FlexibleProgram(*(make_program(part, config, folder, comm, peers, spawner) for part in both))
+        return FlexibleProgram(*(make_program(part, config, folder, comm, peers, spawner, called_off) for part in both))
     if team.role == "explorer":
         from .explorer import ExplorerProgram
 
@@ -119,4 +125,4 @@ def make_program(team: Team, config: Any, folder: Any, comm: Any, peers: Channel
         return OfflineProgram(config, comm)
     from .labeler import LabelerProgram
 
-    return LabelerProgram(config, comm, spawner)
+    return LabelerProgram(config, comm, spawner, called_off)

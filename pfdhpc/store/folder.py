@@ -17,6 +17,8 @@ from .shards import Row, Table, joined, read_columns, read_rows, read_table, tab
 
 FAN = 16
 """So many shards of about one size become one: a frame is rewritten three times at most, files stay few."""
+SMALL = 2**18
+"""Bytes up to which a shard that waits to be merged stays in memory; there are at most some fifty of them."""
 FULL = 4 * 2**20
 """Bytes from which a shard is left as it is; the largest are about 64 MiB."""
 RELISTS = 10
@@ -41,6 +43,7 @@ class ShardFolder:
         self.index: dict[str, Place] = {}
         self._attrs = dict(attrs)
         self._sizes: dict[int, int] = {}  # of the shards with our attributes that are not full
+        self._tables: dict[int, Table] = {}  # of those of this job that are small
         self._recent = Recent()
         self._last = 0
         open_folder(directory)
@@ -62,6 +65,9 @@ class ShardFolder:
         self._publish(table if len(wanted) == len(rows) else table.take(wanted))
         for key, row in new.items():
             self._recent.put(key, rows[row])
+
+    def merge(self) -> None:
+        """Make many small shards few. Raises StoreError: all rows are on the disk then as they were."""
         while parts := self._crowded():
             self._merge(parts)
 
@@ -120,12 +126,14 @@ class ShardFolder:
         self._last += 1
         path = self._path(self._last)
         write_table(path, table, self._attrs)
-        self._note_size(path)
+        self._note_size(path, table)
         self.index.update(self._places(table, self._last))
 
-    def _note_size(self, path: Path) -> None:
+    def _note_size(self, path: Path, table: Table | None = None) -> None:
         if (size := path.stat().st_size) < FULL:
             self._sizes[number_of(path)] = size
+        if table is not None and size < SMALL:
+            self._tables[number_of(path)] = table
 
     def _crowded(self) -> list[int]:
         """Shards of about one size, when there are FAN of them; the oldest first."""
@@ -137,7 +145,8 @@ class ShardFolder:
     def _merge(self, parts: Sequence[int]) -> None:
         """Several shards in one: first the new file, then the old ones go."""
         paths = [self._path(number) for number in parts]
-        self._publish(joined([read_table(path)[0] for path in paths]))
+        known = [self._tables.pop(number, None) for number in parts]
+        self._publish(joined([table or read_table(path)[0] for table, path in zip(known, paths, strict=True)]))
         for number, path in zip(parts, paths, strict=True):
             del self._sizes[number]
             path.unlink()

@@ -73,3 +73,18 @@ class RunLock:
             return "host {host}, pid {pid}, since {since}".format(**json.loads(self._file.read()))
         except (ValueError, KeyError):
             return "it has just started"
+
+
+def abandoned(directory: Path) -> bool:
+    """Whether the process that signed the lock of ``directory`` last was of this machine and is gone.
+
+    Of one of another machine that is not known from here: its locks may not be seen.
+    """
+    try:
+        with open(Path(directory) / "run.lock") as file:
+            if json.load(file)["host"] != socket.gethostname():
+                return False
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up at once, by closing
+    except (OSError, ValueError, KeyError):
+        return False
+    return True

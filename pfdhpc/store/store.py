@@ -49,8 +49,8 @@ class Store:
         Raises StoreError, and ValueError for a record without a finite label; nothing of the batch is kept then,
         but where the disk refused the merging of files that follows.
         """
-        check_labels(labelled)
-        self._labelled.append([(record, {}) for record in labelled])
+        self.append(labelled, ())
+        self.merge()
 
     def reject(self, record: Record, reason: str, level: str) -> None:
         """Keep a frame that got no label at this level, with the reason. Durable, once."""
@@ -58,7 +58,19 @@ class Store:
 
     def reject_all(self, rejected: Sequence[tuple[Record, str, str]]) -> None:
         """Keep several ``(record, reason, level)`` as :meth:`reject` does, in one file."""
+        self.append((), rejected)
+        self.merge()
+
+    def append(self, labelled: Sequence[Record], rejected: Sequence[tuple[Record, str, str]]) -> None:
+        """Keep labelled records and ``(record, reason, level)`` of others, one file each; the same, unmerged."""
+        check_labels(labelled)
+        self._labelled.append([(record, {}) for record in labelled])
         self._rejected.append([(record, {"reason": _clean(why), "level": level}) for record, why, level in rejected])
+
+    def merge(self) -> None:
+        """Make many small files few. Raises StoreError; what was kept stays kept."""
+        self._labelled.merge()
+        self._rejected.merge()
 
     def records(self, label_ids: Iterable[str] | None = None) -> list[Record]:
         """Labelled records by label id, in the order asked for; all of them in the order of their ids.

@@ -53,6 +53,11 @@ class Writer:
             first, self._told = self._told + 1, self._committed
             return list(range(first, self._told + 1))
 
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`done` has something to tell, or to complain of."""
+        return self._told < self._committed or self._error is not None
+
     def flush(self) -> None:
         """Return when all that was submitted is on the disk."""
         with self._change:
@@ -70,16 +75,19 @@ class Writer:
     def _run(self) -> None:
         while batch := self._take():
             try:
-                self._store.commit([record for _, labelled, _ in batch for record in labelled])
-                self._store.reject_all([item for _, _, rejected in batch for item in rejected])
+                self._store.append(
+                    [record for _, labelled, _ in batch for record in labelled],
+                    [item for _, _, rejected in batch for item in rejected],
+                )
+                with self._change:
+                    self._committed = batch[-1][0]
+                    self._change.notify_all()
+                self._store.merge()  # nobody waits for that
             except BaseException as error:  # a bug too is for the other thread to tell
                 with self._change:
                     self._error = error
                     self._change.notify_all()
                 return
-            with self._change:
-                self._committed = batch[-1][0]
-                self._change.notify_all()
 
     def _take(self) -> list[tuple[int, Sequence[Record], Sequence[Rejection]]]:
         """All that waits, once there is something; nothing at the end."""

@@ -16,9 +16,15 @@ from pathlib import Path
 from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from ase.build import bulk  # noqa: E402
+from ase.calculators.emt import EMT as Calculator  # noqa: E402
 from espresso import OPTIONS, PSEUDO, section, silicon  # noqa: E402
+from programs import computed  # noqa: E402
+from programs import frame as program_frame  # noqa: E402
+from programs import section as program_section  # noqa: E402
 
 from pfdhpc.config.label import LabelSection  # noqa: E402
+from pfdhpc.data import Frame  # noqa: E402
 from pfdhpc.engines.isolated.spawner import Spawner, clean_environment  # noqa: E402
 from pfdhpc.engines.registry import make_labeler  # noqa: E402
 
@@ -60,37 +66,50 @@ def resident(spawner: Spawner, folder: Path, count: int) -> None:
     launch = {"command": "pw.x", "resident": True, "resident_labels": 10**6}
     labeler = make_labeler(section(launch), None, spawner, folder / "logs" / "x.log")
     labeler.label(silicon(), {}, 100.0)
-    protocol, own = labeler._running.protocol, []
-    calculate = protocol.calculate
+    protocol, sent, got = labeler._running.line._protocol, [], []
+    send, receive = protocol.sendposdata, protocol.sendrecv_force
 
-    def timed(*arguments):
-        found = []
-        own.append(seconds(lambda: found.append(calculate(*arguments))))
-        return found[0]
+    def timed_send(*arguments):
+        sent.append(time.perf_counter())
+        send(*arguments)
 
-    protocol.calculate = timed
+    def timed_receive():
+        found = receive()
+        got.append(time.perf_counter())
+        return found
+
+    protocol.sendposdata, protocol.sendrecv_force = timed_send, timed_receive
     whole = [seconds(lambda seed=seed: labeler.label(silicon(seed), {}, 100.0)) for seed in range(count)]
-    row("resident, pw.x", whole, own, 20.0)
+    row("resident, pw.x", whole, [b - a for a, b in zip(sent, got, strict=True)], 20.0)
+
+
+def keyboard(spawner: Spawner, folder: Path, count: int) -> None:
+    """All that a stand-in for VASP takes counts as overhead but its potential; four atoms."""
+    launch = {"resident": True, "resident_labels": 10**6}
+    given = program_section("vasp", folder, {"incar": {"ISYM": 0}})
+    given = given.model_copy(update={"launch": given.launch.model_copy(update=launch)})
+    labeler = make_labeler(given, None, spawner, folder / "logs" / "x.log")
+    frame, own, whole = program_frame(), [], []
+    labeler.label(frame, {}, 100.0)
+    for _ in range(count):
+        own.append(seconds(lambda: computed(frame)))
+        whole.append(seconds(lambda: labeler.label(frame, {}, 100.0)))
+    row("resident, stand-in for VASP", whole, own, 20.0)
+
+
+def compute(frame: Frame) -> None:
+    atoms = frame.to_atoms()
+    atoms.calc = Calculator()
+    atoms.get_potential_energy()
+    atoms.get_stress()
 
 
 def in_process(count: int) -> None:
-    from ase.build import bulk
-    from ase.calculators.emt import EMT as Calculator
-
-    from pfdhpc.data import Frame
-
     labeler = make_labeler(LabelSection(type="ase", options=EMT), None)
     frame = Frame.from_atoms(bulk("Cu", cubic=True) * 3)
-
-    def alone() -> None:
-        atoms = frame.to_atoms()
-        atoms.calc = Calculator()
-        atoms.get_potential_energy()
-        atoms.get_stress()
-
     own, whole = [], []
     for _ in range(count):
-        own.append(seconds(alone))
+        own.append(seconds(lambda: compute(frame)))
         whole.append(seconds(lambda: labeler.label(frame, {}, 100.0)))
     row("in process, EMT 108 atoms", whole, own, 20.0)
 
@@ -110,6 +129,7 @@ def main() -> None:
         if shutil.which("pw.x") and PSEUDO.is_dir():
             cold("cold, pw.x", "pw.x", OPTIONS, spawner, folder / "run", 15)
             resident(spawner, folder / "resident", 15)
+        keyboard(spawner, folder / "keyboard", 30)
 
 
 if __name__ == "__main__":

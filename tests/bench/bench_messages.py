@@ -6,6 +6,9 @@ The real coordinator, messages over MPI and store; labelers that answer at once 
 torch, no LAMMPS), on as many ranks as asked for, more than there are cores. The latency of a label is the time from
 sending its order to its label being committed (fsynced) and applied, less the labeler's own. Goals: 10 ms p50 for a
 label of 200 atoms, 500 frames of 200 atoms a second in batches.
+
+``--rules 100 1000 10000``: what the policy and the rules alone take of a message, in processor time, with so many ranks
+and twice as many frames that wait for a label; no rank but one is needed for that.
 """
 
 import argparse
@@ -27,15 +30,37 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, nargs="+", default=[64, 200, 1000, 10000])
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--rules", type=int, nargs="+", help="numbers of ranks")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         return job(Path(options.one))
+    if options.rules:
+        return print_rules(options.rules)
     print(f"{'ranks':>6} {'atoms':>6} {'batch':>6} {'frames/s':>9} {'MB/s':>7} {'p50 ms':>7} {'p99 ms':>7}")
     for ranks in options.ranks:
         for atoms in options.atoms:
             for batch in options.batch:
                 print(row(ranks, atoms, batch, options.frames), flush=True)
+
+
+def print_rules(numbers: list[int]) -> None:
+    from test_simulate import fresh, setup
+
+    from pfdhpc.parallel.layout import plan_layout
+    from pfdhpc.roles.simulate import simulate
+
+    print(f"{'ranks':>6} {'messages':>9} {'ms each':>8}")
+    times = {"label.2": (10.0, 12.0, 20.0), "explore.Cu": (1e-4,), "train.step": (1e-6,), "train.rest": (0.1,)}
+    for number in numbers:
+        explore = {"steps": 2 * number, "interval": 1}
+        config = setup(rounds=1, select={"max_sel": 2 * number}, explore=explore, ranks={"explorer": {"teams": 20}})
+        began = time.process_time()
+        outcome = simulate(config, fresh(20, **times), plan_layout(config.ranks, number))
+        print(
+            f"{number:6d} {outcome.messages:9d} {1000 * (time.process_time() - began) / outcome.messages:8.2f}",
+            flush=True,
+        )
 
 
 def row(ranks: int, atoms: int, batch: int, frames: int) -> str:
@@ -91,6 +116,16 @@ def make_input(folder: Path, atoms: int, batch: int, frames: int):
 def coordinate(config, layout, channel, found: Path) -> None:
     import numpy as np
 
+    coordinator, spans = watched(config, layout, channel)
+    coordinator.run()
+    coordinator.dismiss(0)
+    latency = 1000 * np.array(coordinator.overheads["label"])
+    values = {"seconds": spans[1] - spans[0], "p50": np.percentile(latency, 50), "p99": np.percentile(latency, 99)}
+    found.write_text(json.dumps(values))
+
+
+def watched(config, layout, channel):
+    """A coordinator, and a list that will hold when it began to have labels made and when it had the last one."""
     from pfdhpc.config import dump
     from pfdhpc.engines.label.level import levels_of
     from pfdhpc.roles.coordinator import Coordinator, Listener
@@ -101,23 +136,14 @@ def coordinate(config, layout, channel, found: Path) -> None:
     spans: list[float] = []
 
     def event(before, after, message) -> None:
-        now = time.monotonic()
-        if before.phase != LABEL and after.phase == LABEL:
-            spans.append(now)
-        if before.phase == LABEL and after.phase != LABEL:
-            spans.append(now)
+        if (before.phase == LABEL) != (after.phase == LABEL):
+            spans.append(time.monotonic())
 
     listener = Listener(event, lambda text: None)
     folder = RunFolder(config.run.directory)
     attrs = {"input": dump(config)}
-    coordinator = Coordinator(
-        config, folder, layout, channel, Stopping(), levels_of(config.label), attrs, listener=listener
-    )
-    coordinator.run()
-    coordinator.dismiss(0)
-    latency = 1000 * np.array(coordinator.overheads["label"])
-    values = {"seconds": spans[1] - spans[0], "p50": np.percentile(latency, 50), "p99": np.percentile(latency, 99)}
-    found.write_text(json.dumps(values))
+    levels = levels_of(config.label)
+    return Coordinator(config, folder, layout, channel, Stopping(), levels, attrs, listener=listener), spans
 
 
 class Null:

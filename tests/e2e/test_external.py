@@ -41,6 +41,10 @@ def write_silicon(folder: Path) -> Path:
     return path
 
 
+SLOW = {"conv_thr = 1e-9": "conv_thr = 1e-15, mixing_beta = 0.02, electron_maxstep = 500", "[4, 4, 4]": "[9, 9, 9]"}
+"""Labels of minutes."""
+
+
 def programs(job: Job) -> list[int]:
     """The pw.x that run below a job."""
     found = []
@@ -57,6 +61,28 @@ def wait_until_gone(pids: list[int]) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "a pw.x outlives its job"
         time.sleep(0.05)
+
+
+@needs_qe
+def test_a_stop_ends_a_label_that_takes_too_long_by_the_programs_own_way(tmp_path):
+    path, run = write_silicon(tmp_path), tmp_path / "run"
+    quick = path.read_text()
+    slow = quick.replace("[run]", "[run]\ngrace = 5.0")
+    for old, new in SLOW.items():
+        slow = slow.replace(old, new)
+    path.write_text(slow)
+    job = Job(path)
+    job.wait_for_state(lambda: programs(job))
+    time.sleep(2)
+    begun = time.monotonic()
+    job.interrupt(signal.SIGUSR1)  # the notice of a batch system, to the launcher alone
+    assert job.wait(60) == 3, job.text()
+    assert time.monotonic() - begun < 30
+    assert "called off" in job.text() and "it is asked for again" in job.text()
+    (output,) = (run / "labels").glob("*/standard.out")
+    assert "Program stopped by user request" in output.read_text()
+    assert read_status(run)["state"] == "incomplete" and not Store(run / "frames", {}).rejected()
+    assert not stored(tmp_path)
 
 
 @needs_qe

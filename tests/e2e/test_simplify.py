@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.io import write
+from ase.io import read, write
 from e2e.jobs import PRETRAINED, Job, finish
 
 from pfdhpc.cli.main import main
@@ -59,6 +59,20 @@ def done(tmp_path_factory):
     job.kill()
     assert read_status(folder / "run")["state"] == "running"
     return folder, job.text(), finish(path)
+
+
+def test_two_trainer_teams_make_the_same_models(done, tmp_path):
+    """One after the other with a kill between, or side by side."""
+    write(tmp_path / "cu.extxyz", read(done[0] / "cu.extxyz", index=":"))
+    path = tmp_path / "input.toml"
+    path.write_text(INPUT + "[ranks]\ntrainer.teams = 2\n")
+    output = finish(path, 5)
+    assert "2 trainer" in output
+    runs = [read_run(folder / "run") for folder in (done[0], tmp_path)]
+    assert runs[0].state["committee"] == runs[1].state["committee"]
+    assert runs[0].models == runs[1].models
+    lists = [sorted(record.label_id for record in run.labelled) for run in runs]
+    assert lists[0] == lists[1]
 
 
 def test_what_was_labelled_before_the_kill_is_not_labelled_again(done):

@@ -265,6 +265,9 @@ def test_starts_an_engine_cannot_explore_are_named_with_a_remedy():
     assert line.startswith("system co: the engine lammps") and "1 of the 2" in line and "vacuum" in line
     assert check_starts(ExploreSection(), "cu", starts_given[:1]) == []
     assert check_starts(ExploreSection(engine="ase", options=EMT), "co", starts_given) == []
+    partly = [Frame(frame.numbers, frame.cell, frame.positions, (True, True, False)) for frame in starts_given[:1]]
+    (line,) = check_starts(ExploreSection(engine="ase", options=EMT), "slab", partly)
+    assert "periodic in some directions only" in line
     (line,) = check_starts(ExploreSection(engine="ase", options=EMT, ensemble="npt-iso"), "co", starts_given)
     assert 'explore.ensemble = "npt-iso"' in line
 

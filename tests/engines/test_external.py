@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,9 +33,10 @@ from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame, Label, Origin, Record
 from pfdhpc.engines.isolated.spawner import Spawner
 from pfdhpc.engines.label import external
-from pfdhpc.engines.label.checks import check_energy, label_with_ladder
+from pfdhpc.engines.label.checks import check_energy, label_all, label_with_ladder
 from pfdhpc.engines.label.ending import killed_by
 from pfdhpc.engines.label.level import level_hash, levels_of
+from pfdhpc.engines.label.places import places_of
 from pfdhpc.engines.label.preflight import check_labeler
 from pfdhpc.engines.label.programs.qe import QuantumEspresso
 from pfdhpc.engines.registry import make_labeler
@@ -51,9 +53,9 @@ def spawner():
 
 @pytest.fixture
 def make(spawner, tmp_path):
-    """``make(section)`` gives a labeler whose run directory is ``tmp_path``."""
+    """``make(section)`` gives a labeler whose run directory is ``tmp_path``; ``make(section, called_off)`` too."""
     log = tmp_path / "logs" / "labeler-0.engine.log"
-    return lambda given: make_labeler(given, None, spawner, log)
+    return lambda given, *more: make_labeler(given, None, spawner, log, *more)
 
 
 @pytest.fixture
@@ -264,6 +266,37 @@ def test_a_program_is_asked_to_end_before_it_is_killed(make, fake, tmp_path):
     assert (tmp_path / "told").read_text() == "ended by itself"
 
 
+def after(seconds, patience):
+    """A wish to stop that comes so many seconds from now; a program then has ``patience`` to end by itself."""
+    moment = time.monotonic() + seconds
+    return lambda: patience if time.monotonic() > moment else None
+
+
+@pytest.mark.parametrize("way, patience", [("soft", 20.0), ("hang", 0.3)])
+def test_a_label_that_is_called_off_ends_its_program_and_is_no_verdict(
+    make, fake, tmp_path, monkeypatch, way, patience
+):
+    monkeypatch.setattr(external, "FAREWELL", 0.3)
+    given = fake(more={"retries": [{}]}, WAY=way)
+    begin = time.monotonic()
+    with pytest.raises(LabelError, match="^attempt 1: stopped: this job is about to end.*; see labels/") as caught:
+        label_with_ladder(make(given, after(0.5, patience)), silicon(), given, None)
+    assert caught.value.killed == signal.SIGTERM and time.monotonic() - begin < 6
+    told = (tmp_path / "told").read_text()
+    if way == "soft":
+        assert told == "ended by itself"
+    else:
+        for pid in told.split():
+            wait_until_gone(int(pid))
+
+
+def test_nothing_is_begun_for_an_order_that_is_called_off(make, fake, tmp_path):
+    given = fake()
+    answers = label_all(make(given, lambda: 5.0), [silicon(1), silicon(2)], given, None)
+    assert [answer.killed for answer in answers] == [signal.SIGTERM] * 2
+    assert [path.name for path in (tmp_path / "labels").rglob("*")] == [".labeler-0"]
+
+
 def test_the_environment_is_the_users_not_the_launchers(make, fake, tmp_path, monkeypatch):
     for name in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "HYDI_CONTROL_FD", "MPI_LOCALNRANKS"):
         monkeypatch.setenv(name, "1")
@@ -295,6 +328,82 @@ def test_the_number_of_processes_goes_into_the_command(make, fake, tmp_path):
     given = fake({"command": command, "processes": 4}, CHANGES="[('on     1 proc', 'on     4 proc')]")
     assert make(given).label(silicon(), {}, 20.0).is_finite()
     assert (tmp_path / "words").read_text().split() == ["-n", "4", program, "-nk", "1", "-in", "pw.in"]
+
+
+@dataclass
+class Team:
+    """A communicator that knows what each rank would say."""
+
+    said: list
+
+    def Get_size(self):
+        return len(self.said)
+
+    def Get_rank(self):
+        return 0
+
+    def allgather(self, mine):
+        return self.said
+
+
+def test_a_program_is_told_where_its_team_is_and_gets_what_the_team_has(tmp_path, monkeypatch):
+    team = Team([("n1", "0", {0, 1}), ("n1", "1", {2, 3}), ("n2", "0", {7}), ("n1", "", {1, 4})])
+    places = places_of(team)
+    assert places.hosts == ("n1", "n1", "n2", "n1")
+    assert places.gpus == ("0", "1") and places.cores == {0, 1, 2, 3, 4}
+    text = "srun -N {n_nodes} --nodelist={nodes} -n {ranks} --host {hosts} -f '{hostfile}' a.x"
+    words = places.command(text, 4, tmp_path / "hosts")
+    assert words == ["srun", "-N", "2", "--nodelist=n1,n2", "-n", "4", "--host", "n1:3,n2:1", "-f",
+                     str(tmp_path / "hosts"), "a.x"]  # fmt: skip
+    assert (tmp_path / "hosts").read_text() == "n1\nn1\nn2\nn1\n"
+    assert places.command("a.x -n {ranks}", 4, tmp_path / "none") == ["a.x", "-n", "4"]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command, words", [
+    ("srun -w {node} pw.x", ["{node} stands for nothing; did you mean {nodes}?", "{hosts} (the nodes with"]),
+    ("{program}", ["{program} stands for nothing; known are {ranks} (processes to start)"]),
+])  # fmt: skip
+def test_a_placeholder_that_is_none_is_refused_with_those_there_are(command, words):
+    with pytest.raises(ValueError) as caught:
+        section({"command": command})
+    for word in words:
+        assert word in str(caught.value)
+    assert section({"command": "bash ${HOME}"}).launch.command == "bash ${HOME}", "no placeholder, and no shell"
+
+
+@needs_qe
+@pytest.mark.parametrize("command", [
+    "mpiexec -n {ranks} -hosts {hosts} pw.x", "mpiexec -n {ranks} -f {hostfile} pw.x",
+    pytest.param("/usr/bin/mpiexec.openmpi -n {ranks} --host {hosts} pw.x", marks=needs_openmpi),
+    pytest.param("/usr/bin/mpiexec.openmpi -n {ranks} --hostfile {hostfile} pw.x", marks=needs_openmpi),
+])  # fmt: skip
+def test_launchers_take_the_nodes_as_they_are_given(make, command):
+    """On this machine's own name, with real launchers."""
+    assert make(section({"command": command, "env": ROOT})).label(silicon(), {}, 60.0).is_finite()
+
+
+AFFINITY = "import os; open(os.environ['PIDS'], 'w').write(repr(os.sched_getaffinity(0)))"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_program_runs_on_all_cores_of_its_team_although_each_rank_is_bound_to_one(tmp_path):
+    """As a launcher binds ranks: the spawner is born bound."""
+    mine = os.sched_getaffinity(0)
+    one, two = sorted(mine)[:2]
+    try:
+        os.sched_setaffinity(0, {one})
+        with Spawner() as bound:
+            environment = {**os.environ, "PIDS": str(tmp_path / "told")}
+            for given, expected in (((), {one}), ({one, two}, {one, two}), ({100000}, {one})):
+                command = [sys.executable, "-c", AFFINITY]
+                pid = bound.launch(command, environment, tmp_path, None, tmp_path / "out", given)
+                while not bound.ended(pid):
+                    time.sleep(0.01)
+                assert bound.stop(pid, 0.0) == 0
+                assert eval((tmp_path / "told").read_text()) == expected
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +505,9 @@ def test_each_system_is_labelled_with_its_own_options(tmp_path):
     )
     options = {"calculator": "own.Shifted", "path": str(tmp_path)}
     given = LabelSection(type="ase", options=options, systems={"ion": {"arguments": {"shift": 5.0}}})
-    config = SimpleNamespace(label=given, run=SimpleNamespace(directory=tmp_path))
+    config = SimpleNamespace(
+        label=given, model=SimpleNamespace(calculator=None), run=SimpleNamespace(directory=tmp_path)
+    )
     program = LabelerProgram(config, None)
     assert program.ready("labeler-0").problems == ()
     frame = Frame.from_atoms(bulk("Cu"))
@@ -481,6 +592,24 @@ def test_a_resident_program_is_used_again_as_long_as_it_fits(make, tmp_path):
     assert label(silicon(2)) is not None
     labeler._dismiss(keep=False)
     assert not list(Path("/tmp").glob(f"ipi_pfdhpc-{os.getpid()}-*"))
+
+
+@needs_qe
+@pytest.mark.parametrize("resident", [False, True])
+def test_pw_ends_by_its_own_way_when_its_label_is_called_off(make, tmp_path, resident):
+    """In the middle of an SCF that would take a minute."""
+    slow = {
+        "kpts": [8, 8, 8],
+        "input": {"system": {"ecutwfc": 40}, "electrons": {"mixing_beta": 0.05, "conv_thr": 1e-14}},
+    }
+    labeler = make(section({"command": "pw.x", "resident": resident}, merged(OPTIONS, slow)), after(2.0, 20.0))
+    begin = time.monotonic()
+    with pytest.raises(LabelError, match="stopped: this job is about to end") as caught:
+        labeler.label(silicon(), {}, 100.0)
+    assert caught.value.killed == signal.SIGTERM and time.monotonic() - begin < 20
+    output = (tmp_path / str(caught.value).rsplit("; see ", 1)[1] / "standard.out").read_text()
+    told = "Program stopped by user request" in output or "server: EXIT" in output  # it still got ready
+    assert told and "JOB DONE." in output, "which so is no sign of success"
 
 
 @needs_qe

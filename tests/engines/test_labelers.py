@@ -10,6 +10,8 @@ from ase import Atoms
 from ase.build import bulk
 from espresso import OPTIONS, needs_qe
 from models import frozen, tiny_checkpoint
+from programs import PROGRAMS
+from programs import section as program_section
 
 from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame, Label
@@ -29,10 +31,17 @@ GPAW = {
 }
 # A basis of nearly constant resolution instead of a constant cutoff, so that the energy is smooth in the cell.
 SMOOTH = {"ecutwfc": 24, "ecfixed": 16.0, "qcutz": 40.0, "q2sigma": 3.0}
+STAYS = ", resident"
 LENNARD_JONES = {
     "calculator": "ase.calculators.lj.LennardJones",
     "arguments": {"sigma": 2.3, "epsilon": 0.2, "rc": 6.0, "smooth": True},
 }
+LAMMPS = {
+    "calculator": "ase.calculators.lammpslib.LAMMPSlib",
+    "arguments": {
+        "lmpcmds": ["pair_style lj/smooth 5.0 6.0", "pair_coeff * * 0.4 2.3"], "atom_types": {"Al": 1, "Cu": 2},
+    },
+}  # fmt: skip
 CALCULATORS = '''
 import time
 from ase.calculators.emt import EMT
@@ -105,7 +114,10 @@ def spawner():
 
 @pytest.fixture(scope="session")
 def make(teacher, spawner, tmp_path_factory):
-    """``make(name)`` -> (labeler, section, frame, step of the finite differences in Å, tolerance)."""
+    """``make(name)`` -> (labeler, section, frame, step of the finite differences in Å, tolerance).
+
+    VASP, ABACUS and CP2K are stand-ins with a pair potential.
+    """
 
     @cache
     def build(name):
@@ -114,14 +126,21 @@ def make(teacher, spawner, tmp_path_factory):
         kind, options, frame, step, tolerance = {
             "emt": ("ase", {"calculator": "ase.calculators.emt.EMT"}, copper(), 1e-3, 1e-3),
             "lennard-jones": ("ase", LENNARD_JONES, copper(), 1e-3, 1e-3),
+            "lammps": ("ase", LAMMPS, copper(), 1e-3, 1e-3),
+            "lammps, reused": ("ase", {**LAMMPS, "reuse": True}, copper(), 1e-3, 1e-3),
             # Plane waves enter and leave the basis as the cell changes: a coarse check at a low cutoff.
             "gpaw": ("gpaw", GPAW, silicon(), 2e-2, 0.03),
             "deepmd": ("deepmd", {"model": str(teacher)}, carbide(), 1e-3, 1e-3),
             "qe": ("qe", merged(OPTIONS, {"input": {"system": SMOOTH}}), silicon(), 2e-2, 0.03),
-        }[name]
-        given = section(kind, options, **({"launch": {"command": "pw.x"}} if kind == "qe" else {}))
-        log = tmp_path_factory.mktemp(kind) / "logs" / "labeler-0.engine.log"
-        return make_labeler(given, None, spawner, log), given, frame, step, tolerance
+            **{kind: (kind, None, copper(), 2e-3, 3e-3) for kind in PROGRAMS},
+        }[name.removesuffix(STAYS)]
+        folder, launch = tmp_path_factory.mktemp(kind), {"resident": name.endswith(STAYS)}
+        if kind in PROGRAMS:
+            changes = {"incar": {"ISYM": 0}} if kind == "vasp" else {}
+            given = program_section(kind, folder, changes, resident=launch["resident"])
+        else:
+            given = section(kind, options, **({"launch": {"command": "pw.x", **launch}} if kind == "qe" else {}))
+        return make_labeler(given, None, spawner, folder / "logs" / "x.log"), given, frame, step, tolerance
 
     return build
 
@@ -145,7 +164,12 @@ def moved(frame, step):
     return Frame(frame.numbers, frame.cell, positions, frame.pbc)
 
 
-@pytest.mark.parametrize("name", ["emt", "lennard-jones", "gpaw", "deepmd", pytest.param("qe", marks=needs_qe)])
+IN_PROCESS = ("emt", "lennard-jones", "lammps", "lammps, reused", "gpaw", "deepmd")
+STAYING = (f"vasp{STAYS}", pytest.param(f"qe{STAYS}", marks=needs_qe))
+EVERY = (*IN_PROCESS, *PROGRAMS, pytest.param("qe", marks=needs_qe), *STAYING)
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_contract(make, name):
     labeler, given, frame, step, tolerance = make(name)
 
@@ -162,18 +186,33 @@ def test_contract(make, name):
     assert np.allclose(label.virial, label.virial.T, atol=1e-6)
 
     again = labeler.label(frame, {}, 100.0)
-    assert again.energy == pytest.approx(label.energy, abs=1e-12), "no memory of the labels in between"
-    assert np.allclose(again.forces, label.forces, rtol=0, atol=1e-12)
+    memory = 1e-5 if name == f"qe{STAYS}" else 1e-12  # within the convergence
+    assert again.energy == pytest.approx(label.energy, abs=memory), "no memory of the labels in between"
+    assert np.allclose(again.forces, label.forces, rtol=0, atol=100 * memory)
     assert len(labeler.level) == 16 and labeler.level == level_hash(given)
 
 
-@pytest.mark.parametrize("name", ["emt", "deepmd", pytest.param("qe", marks=needs_qe)])
+@pytest.mark.parametrize("name", EVERY)
+def test_a_failure_is_a_reason_and_the_next_label_is_as_good_as_ever(make, name):
+    """Of an attempt that has no time, and of a frame that cannot be computed."""
+    labeler, given, frame, _, _ = make(name)
+    with pytest.raises(LabelError, match="time-out: longer than 0.001 s .label.timeout"):
+        labeler.label(strained(frame, 0.01), {}, 1e-3)  # a cell for which also those that stay start anew
+    strange = Frame([2, 92], frame.cell, frame.positions[:2])
+    if name != "lennard-jones":  # which has one potential for all
+        with pytest.raises(LabelError):
+            check_label(strange, labeler.label(strange, {}, 100.0), given)
+    check_label(frame, labeler.label(frame, {}, 100.0), given)
+
+
+@pytest.mark.parametrize("name", ["emt", "lammps", "deepmd", *PROGRAMS, pytest.param("qe", marks=needs_qe), *STAYING])
 def test_forces_follow_the_order_of_the_atoms(make, name):
     labeler, _, frame, _, _ = make(name)
     order = np.random.default_rng(0).permutation(len(frame))
     shuffled = Frame(frame.numbers[order], frame.cell, frame.positions[order], frame.pbc)
     expected = labeler.label(frame, {}, 100.0).forces[order]
-    assert np.allclose(labeler.label(shuffled, {}, 100.0).forces, expected, atol=1e-9)
+    tolerance = 1e-3 if name == f"qe{STAYS}" else 3e-6 if name.startswith(PROGRAMS) else 1e-9  # digits printed
+    assert np.allclose(labeler.label(shuffled, {}, 100.0).forces, expected, atol=tolerance)
 
 
 def test_gpaw_failures_are_reasons_and_the_next_label_works(make):
@@ -196,6 +235,24 @@ def test_gpaw_options_are_read_before_the_first_frame():
         make_labeler(section("gpaw", {**GPAW, "mode": {"name": "plane"}}), None)
     with pytest.raises(InputError, match=r"label.retries\[0\]"):
         make_labeler(section("gpaw", GPAW, retries=[{"eigensolver": {"name": "magic"}}]), None)
+
+
+def test_a_calculator_is_kept_if_asked_and_labels_are_the_same():
+    """EMT keeps neighbours from call to call, which a reset forgets."""
+    from pfdhpc.engines.calculators import Maker
+
+    options = {"calculator": "ase.calculators.emt.EMT"}
+    frames = [Frame.from_atoms(bulk("Cu", cubic=True, a=a)) for a in (3.5, 3.6, 3.9)]
+    fresh, kept = (make_labeler(section("ase", {**options, **more}), None) for more in ({}, {"reuse": True}))
+    assert fresh.level == kept.level
+    for one, two in zip(fresh.label_batch(frames, {}, 60.0), kept.label_batch(frames, {}, 60.0), strict=True):
+        assert one.energy == two.energy and (one.forces == two.forces).all() and (one.virial == two.virial).all()
+    makers = [Maker("label.options", {**options, **more}) for more in ({}, {"reuse": True})]
+    assert makers[0]({}) is not makers[0]({}) and makers[1]({}) is makers[1]({})
+    assert makers[1]({"asap_cutoff": True}) is not makers[1]({})
+    assert check_labeler(section("ase", {**options, "reuse": "yes"}), 1) == [
+        "label.options.reuse: must be true or false"
+    ]
 
 
 def test_time_out_interrupts_a_serial_calculator(own_calculators):

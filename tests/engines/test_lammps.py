@@ -218,7 +218,7 @@ def foreign_mpi(self, **keywords):
 def explorer_program(folder, explore, model):
     """The program of an explorer rank, and an order for it with ``model`` published."""
     folder.models.mkdir(parents=True)
-    shutil.copy(model, folder.frozen("digest"))
+    shutil.copy(model, folder.models / "digest.pth")
     here = str(Path(__file__))
     config = parse(
         {

@@ -386,6 +386,13 @@ def test_a_model_of_another_backend_is_converted(single, tmp_path):
     assert [label.energy for label in found] == pytest.approx([label.energy for label in expected], abs=1e-8)
 
 
+def test_a_conversion_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("pfdhpc.engines.train.formats.PATIENCE", 0.05)
+    (tmp_path / "x.dp").write_bytes(b"model")
+    problems, _ = model_facts(ModelSection.model_validate({"checkpoint": tmp_path / "x.dp"}))
+    assert len(problems) == 1 and "`dp convert-backend x.dp x.pth` was not done in 0.05 s" in problems[0]
+
+
 def test_a_tensorflow_model_without_tensorflow_is_refused_with_the_remedy(tmp_path):
     (tmp_path / "graph.pb").write_bytes(b"graph")
     problems, _ = model_facts(ModelSection.model_validate({"checkpoint": tmp_path / "graph.pb"}))
@@ -398,7 +405,7 @@ def test_a_tensorflow_model_without_tensorflow_is_refused_with_the_remedy(tmp_pa
         ({}, {"freeze": ["embedding"]}, '"embedding": begin with descriptor'),
         ({}, {"freeze": ["descriptor"], "deepmd": {"model": {"descriptor": {"trainable": True}}}}, "remove one"),
         ({}, {"deepmd": {"model": {"fitting_net": {"trainable": [False, True]}}}}, "freezes the whole net.*freeze"),
-        ({}, {"deepmd": {"model": {"lora": {"rank": 4}}}}, "LoRA for DPA-4 alone"),
+        ({}, {"deepmd": {"model": {"lora": {"rank": 4}}}}, "use train.lora"),
         ({}, {"deepmd": {"model": {"type_map": ["H"]}}}, "model.type_map"),
         ({}, {"use_pretrain_script": False}, "needs descriptor and fitting_net"),
         ({}, {"deepmd": {"model": {"fitting_net": {"neuron": [4]}}}}, "use_pretrain_script = false"),

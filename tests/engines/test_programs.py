@@ -3,21 +3,24 @@
 import json
 import os
 import shutil
-import sys
+import signal
 import time
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.emt import EMT
+from programs import CP2K_INPUT, PROGRAMS, computed, frame, options, section
 
 from pfdhpc.cli.main import main
+from pfdhpc.config.init import AimdSection
 from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame
 from pfdhpc.engines.isolated.spawner import Spawner
-from pfdhpc.engines.label import external
-from pfdhpc.engines.label.checks import label_with_ladder
+from pfdhpc.engines.label.aimd import at_rest, run_segment
+from pfdhpc.engines.label.checks import check_label, label_with_ladder
+from pfdhpc.engines.label.ending import never
 from pfdhpc.engines.label.level import level_hash
 from pfdhpc.engines.label.preflight import check_labeler
 from pfdhpc.engines.label.programs import program_class
@@ -25,39 +28,7 @@ from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import InputError, LabelError
 from pfdhpc.units import virial_from_stress
 
-STANDINS = Path(__file__).parents[1] / "standins"
 DATA = Path(__file__).parents[1] / "data" / "programs"
-PROGRAMS = ("vasp", "abacus", "cp2k")
-POTCAR = (
-    "  PAW_PBE {0} 01Jan2000\n 11.0\n   VRHFIN ={0}: d10\n   POMASS =   1.000; ZVAL   =   {1:.3f}    mass and valenz\n"
-)
-CP2K_INPUT = """
-&GLOBAL
-  PROJECT something   ! replaced
-  RUN_TYPE GEO_OPT
-&END GLOBAL
-&FORCE_EVAL
-  METHOD QS
-  &DFT
-    BASIS_SET_FILE_NAME MY_BASIS
-    &SCF
-      MAX_SCF 50      # of each label
-    &END SCF
-  &END DFT
-  &SUBSYS
-    &CELL
-      ABC 1 1 1
-    &END CELL
-    &COORD
-      Cu 0 0 0
-    &END COORD
-    &KIND Cu
-    &END KIND
-    &KIND Al
-    &END KIND
-  &END SUBSYS
-&END FORCE_EVAL
-"""
 PICKY = {
     "vasp": {"incar": {"ALGO": "All"}},
     "abacus": {"input": {"mixing_beta": 0.1}},
@@ -78,55 +49,9 @@ def impatient(monkeypatch):
         monkeypatch.setattr(program_class(kind), "patience", 2.0)
 
 
-def frame(strain=None):
-    """Two elements, atom by atom in turn, in a skew cell."""
-    atoms = bulk("Cu", cubic=True, a=3.8)
-    atoms.symbols[[1, 3]] = "Al"
-    atoms.set_cell(atoms.cell.array + [[0, 0.1, 0], [0, 0, 0.2], [0.3, 0, 0]], scale_atoms=True)
-    atoms.rattle(0.1, seed=3)
-    if strain is not None:
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
-    return Frame.from_atoms(atoms)
-
-
-def options(kind, folder):
-    """The files of a program in ``folder``, and the options that name them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if kind == "cp2k":
-        (folder / "cp2k.inp").write_text(CP2K_INPUT)
-        (folder / "MY_BASIS").write_text("Cu DZVP\n")
-        return {"template": str(folder / "cp2k.inp"), "data_dir": str(folder)}
-    for symbol, valence in (("Cu", 11), ("Al", 3)):
-        (folder / symbol).mkdir(exist_ok=True)
-        (folder / symbol / "POTCAR").write_text(POTCAR.format(symbol, valence))
-        (folder / symbol / "some.upf").write_text(f"<UPF>{symbol}")
-        (folder / symbol / "some.orb").write_text(symbol)
-    if kind == "vasp":
-        potcars = {"Cu": "Cu/POTCAR", "Al": "Al/POTCAR"}
-        incar = {"ENCUT": 400, "NELM": 60}
-        return {"incar": incar, "potcar_dir": str(folder), "potcars": potcars, "kspacing": 0.3}
-    return {
-        "input": {"basis_type": "lcao", "ecutwfc": 100},
-        "pseudo_dir": str(folder),
-        "pseudopotentials": {"Cu": "Cu/some.upf", "Al": "Al/some.upf"},
-        "orbital_dir": str(folder),
-        "orbitals": {"Cu": "Cu/some.orb", "Al": "Al/some.orb"},
-        "kpts": [2, 2, 2],
-    }
-
-
-def section(kind, folder, changes=None, behaviour="", processes=1, version="old", **more):
-    launch = {
-        "command": f"{sys.executable} {STANDINS / kind}.py",
-        "env": {"STANDIN": behaviour, "STANDIN_PROCESSES": str(processes), "STANDIN_VERSION": version},
-        "keep": True,
-    }
-    given = external.merged(options(kind, folder / "files"), changes or {})
-    return LabelSection(type=kind, options=given, launch=launch, **more)
-
-
-def labeler(spawner, folder, kind, *arguments, **more):
-    return make_labeler(section(kind, folder, *arguments, **more), None, spawner, folder / "logs" / "rank.log")
+def labeler(spawner, folder, kind, *arguments, called_off=never, **more):
+    given = section(kind, folder, *arguments, **more)
+    return make_labeler(given, None, spawner, folder / "logs" / "rank.log", called_off)
 
 
 def kept(folder):
@@ -139,24 +64,17 @@ def kept(folder):
 def test_labels_have_the_frames_order_and_the_units_and_the_virial_is_minus_the_slope_with_strain(
     kind, version, tmp_path, spawner
 ):
-    atoms = frame().to_atoms()
-    atoms.calc = EMT()
+    energy, forces, stress = computed(frame())
     label = labeler(spawner, tmp_path, kind, version=version).label(frame(), {}, 60.0)
-    virial = virial_from_stress(atoms.get_stress(voigt=False), frame().volume)
+    virial = virial_from_stress(stress, frame().volume)
     # ABACUS has a bohr of its own, which moves the atoms of the stand-in by 1e-6 Å.
-    np.testing.assert_allclose(label.energy, atoms.get_potential_energy(), atol=1e-5)
-    np.testing.assert_allclose(label.forces, atoms.get_forces(), atol=2e-5)
+    np.testing.assert_allclose(label.energy, energy, atol=1e-4)
+    np.testing.assert_allclose(label.forces, forces, atol=1e-4)
     np.testing.assert_allclose(label.virial, virial, atol=2e-4)
     step = 1e-5
     strain = step * np.array([[1, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])
-    slope = (energy_at(strain) - energy_at(-strain)) / (2 * step)
+    slope = (computed(frame(strain))[0] - computed(frame(-strain))[0]) / (2 * step)
     assert -slope == pytest.approx(label.virial[0, 0] + label.virial[0, 1], abs=1e-3) and abs(slope) > 0.5
-
-
-def energy_at(strain):
-    atoms = frame(strain=strain).to_atoms()
-    atoms.calc = EMT()
-    return atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize(
@@ -185,14 +103,22 @@ REASONS = {
     ("vasp", "copies"): "2 copies of VASP ran in one folder",
     ("abacus", "copies"): "2 copies of ABACUS ran in one folder",
     ("cp2k", "copies"): "2 copies of CP2K ran in one folder",
+    ("vasp", "moves"): "moved an atom by 0.01",
+    ("vasp", "other"): "of other atoms than the frame",
+    ("abacus", "fewer"): "3 forces for 4 atoms",
+    ("cp2k", "fewer"): "3 forces for 4 atoms",
+    ("vasp", "nan"): "not finite",
+    ("abacus", "nan"): "not finite",
+    ("cp2k", "nan"): "no energy in hartree",
 }
 
 
 @pytest.mark.parametrize(("kind", "behaviour"), REASONS)
 def test_no_label_without_the_programs_own_word_that_it_converged_and_ended(kind, behaviour, tmp_path, spawner):
     with pytest.raises(LabelError, match=REASONS[kind, behaviour]) as found:
-        labeler(spawner, tmp_path, kind, behaviour=behaviour).label(frame(), {}, 60.0)
-    assert f"see labels/{kept(tmp_path).name}" in str(found.value)
+        label = labeler(spawner, tmp_path, kind, behaviour=behaviour).label(frame(), {}, 60.0)
+        check_label(frame(), label, section(kind, tmp_path))
+    assert f"see labels/{kept(tmp_path).name}" in str(found.value) or "not finite" in str(found.value)
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
@@ -204,6 +130,29 @@ def test_a_program_that_takes_too_long_is_asked_to_end_by_itself(kind, tmp_path,
     assert not _running(tmp_path)
 
 
+def after(seconds, patience=2.0):
+    """A wish to stop that comes so many seconds from now; a program then has ``patience`` to end by itself."""
+    moment = time.monotonic() + seconds
+    return lambda: patience if time.monotonic() > moment else None
+
+
+def ended_by_itself(folder, kind):
+    name = {"vasp": "OUTCAR", "abacus": "OUT.ABACUS/running_scf.log", "cp2k": "standard.out"}[kind]
+    words = {"vasp": "aborting job", "abacus": "convergence has not been achieved", "cp2k": "by external request"}[kind]
+    return (kept(folder) / name).is_file() and words in (kept(folder) / name).read_text()
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_a_label_that_is_called_off_ends_its_program_by_its_own_way_and_is_no_verdict(kind, tmp_path, spawner):
+    given = {"behaviour": "hang", "retries": [PICKY[kind]]}
+    made = labeler(spawner, tmp_path, kind, called_off=after(1.0), **given)
+    begin = time.monotonic()
+    with pytest.raises(LabelError, match="^attempt 1: stopped: this job is about to end.*; see labels/") as found:
+        label_with_ladder(made, frame(), section(kind, tmp_path, **given), None)
+    assert found.value.killed == signal.SIGTERM and time.monotonic() - begin < 8.0
+    assert ended_by_itself(tmp_path, kind) and not _running(tmp_path)
+
+
 def test_a_program_that_does_not_hear_is_killed(tmp_path, spawner, monkeypatch):
     monkeypatch.setattr(program_class("vasp"), "soft_stop", ("UNHEARD", ""))
     begin = time.monotonic()
@@ -211,6 +160,114 @@ def test_a_program_that_does_not_hear_is_killed(tmp_path, spawner, monkeypatch):
         labeler(spawner, tmp_path, "vasp", behaviour="hang").label(frame(), {}, 1.0)
     assert not _running(tmp_path) and time.monotonic() - begin < 10.0
     assert not (kept(tmp_path) / "OUTCAR").exists()
+
+
+STAYS = {"incar": {"ISYM": 0}}
+"""What a VASP that stays needs."""
+
+
+def vasp(spawner, folder, **more):
+    return labeler(spawner, folder, "vasp", STAYS, resident=True, **more)
+
+
+def moved(seed, strain=None):
+    atoms = frame(strain).to_atoms()
+    atoms.rattle(0.05, seed=seed)
+    return Frame.from_atoms(atoms)
+
+
+def test_a_vasp_that_stays_labels_as_one_started_for_each_frame(tmp_path, spawner):
+    stays, cold = vasp(spawner, tmp_path, version="new"), labeler(spawner, tmp_path / "cold", "vasp", STAYS)
+    pids = []
+    for seed in (1, 2):
+        label, expected = (made.label(moved(seed), {}, 60.0) for made in (stays, cold))
+        assert label.energy == pytest.approx(expected.energy, abs=1e-7)
+        np.testing.assert_allclose(label.forces, expected.forces, atol=2e-6)
+        np.testing.assert_allclose(label.virial, expected.virial, atol=1e-4)
+        pids.append(stays._running.pid)
+    assert len(set(pids)) == 1
+    stays.label(moved(1, 0.01 * np.eye(3)), {}, 60.0)
+    assert stays._running.pid != pids[0], "VASP keeps the cell it began with"
+    stays.label(Frame.from_atoms(bulk("Cu", cubic=True)), {}, 60.0)
+    assert ended_by_itself_all(tmp_path) == 2
+    stays._dismiss(keep=False)
+    assert not _running(tmp_path)
+
+
+def ended_by_itself_all(folder):
+    return sum("aborting job" in path.read_text() for path in (folder / "labels").glob("*/OUTCAR"))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "processes", "place", "said"),
+    [
+        ("unconverged", 1, 1, "SCF not converged after 5 iterations"),
+        ("truncated", 1, 1, "before its OUTCAR is complete"),
+        ("moves", 1, 1, "moved an atom by 0.01"),
+        ("copies", 1, 1, "2 copies of VASP ran in one folder"),
+        ("fail", 1, 1, "it ended without an answer; its output ends: ERROR: there must be.*exit code 3"),
+        ("", 3, 1, "ran on 3 processes, and 1 were asked for"),
+        ("dies", 1, 2, "it ended without an answer; its output ends:.*SIGSEGV.*exit code 174"),
+        ("hang", 1, 2, "time-out: longer than 2 s"),
+    ],
+)
+def test_a_vasp_that_stays_is_judged_in_every_step_and_started_anew_after_a_failure(
+    behaviour, processes, place, said, tmp_path, spawner, monkeypatch
+):
+    monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_line.COMPLETE", 0.3)
+    made = vasp(spawner, tmp_path, behaviour=behaviour, processes=processes)
+    if place == 2:
+        assert made.label(moved(1), {}, 60.0).is_finite()
+    with pytest.raises(LabelError, match=f"{said}.*; see labels/"):
+        made.label(moved(place), {}, 2.0 if behaviour == "hang" else 60.0)
+    assert made._running is None and not _running(tmp_path)
+    if place == 2:
+        assert made.label(moved(2), {}, 60.0).is_finite()
+        made._dismiss(keep=False)
+
+
+def test_a_vasp_that_stays_ends_tidily_when_its_label_is_called_off(tmp_path, spawner):
+    made = vasp(spawner, tmp_path, behaviour="hang", called_off=lambda: wish())
+    wish = never
+    assert made.label(moved(1), {}, 60.0).is_finite()
+    wish = after(0.5)
+    with pytest.raises(LabelError, match="stopped: this job is about to end") as found:
+        made.label(moved(2), {}, 60.0)
+    assert found.value.killed == signal.SIGTERM
+    assert ended_by_itself(tmp_path, "vasp") and not _running(tmp_path)
+
+
+def test_at_the_end_of_a_job_nothing_runs_and_nothing_is_left_but_what_was_kept(tmp_path):
+    with Spawner() as own:
+        for name, changes, resident in (("cold", {}, False), ("stays", STAYS, True)):
+            given = section("vasp", tmp_path, changes, resident=resident)
+            given = given.model_copy(update={"launch": given.launch.model_copy(update={"keep": False})})
+            made = make_labeler(given, None, own, tmp_path / "logs" / f"{name}.log")
+            assert made.label(moved(1), {}, 60.0).is_finite()
+        stays = made._running
+        assert _running(tmp_path) and (stays.directory / "POTCAR").exists()
+    assert not _running(tmp_path) and not stays.line.stdin.exists()
+    assert not list((tmp_path / "labels").iterdir())
+
+
+def test_short_dynamics_keep_a_vasp_that_stays(tmp_path, spawner):
+    made, wish = vasp(spawner, tmp_path, called_off=lambda: wish()), never
+    rules = section("vasp", tmp_path, STAYS, resident=True)
+    aimd = AimdSection(steps=3, interval=3, ensemble="nve")
+    segment = run_segment(made, rules, aimd, None, at_rest(moved(1), 300.0, 1), 300.0, 1)
+    assert segment.calculations == 4 and len(segment.kept) == 2 and made._running.labels == 4
+    wish = lambda: 1.0  # noqa: E731
+    broken = run_segment(made, rules, aimd, None, segment.kept[-1], 300.0, 2)
+    assert broken.killed == signal.SIGTERM and not broken.kept, "to be made again as a whole"
+    made._dismiss(keep=False)
+
+
+def test_a_vasp_that_stays_needs_to_know_no_symmetry(tmp_path):
+    given = section("vasp", tmp_path, {"kspacing": 0.3}, resident=True)
+    assert "label.options.incar.ISYM: a VASP that stays" in "".join(check_labeler(given, 1))
+    assert check_labeler(section("vasp", tmp_path, STAYS, resident=True), 1) == []
+    retry = section("vasp", tmp_path, STAYS, resident=True, retries=[{"incar": {"ISYM": 2}}])
+    assert "label.retries[0].incar.ISYM" in "".join(check_labeler(retry, 1))
 
 
 def _running(folder):
@@ -368,6 +425,66 @@ def test_a_frame_with_an_element_without_files_is_rejected(kind, tmp_path):
     atoms = bulk("Ni", cubic=True)
     with pytest.raises(LabelError, match="has nothing for Ni"):
         program_class(kind)(options(kind, tmp_path / "files")).write(Frame.from_atoms(atoms), tmp_path)
+
+
+VASP = Path(ase.__file__).parent / "test" / "testdata" / "vasp"
+"""Files that VASP 5 wrote, which ASE brings along."""
+
+
+def of_vasp(name):
+    """The frame of a real output, sorted as we would have asked for it, and its results as ASE reads them."""
+    atoms = ase.io.read(VASP / name, parallel=False)
+    order = np.argsort(atoms.numbers, kind="stable")
+    assert (order == np.arange(len(atoms))).all()
+    return Frame(atoms.numbers, atoms.cell.array, atoms.positions), atoms
+
+
+def check_vasp(output, given, atoms):
+    assert output.energy == atoms.get_potential_energy(force_consistent=True)
+    np.testing.assert_array_equal(output.forces, atoms.get_forces(apply_constraint=False))
+    virial = virial_from_stress(atoms.get_stress(voigt=False), given.volume)
+    np.testing.assert_allclose(output.virial, virial, atol=1e-10)
+
+
+def test_real_vasp_output_is_read(tmp_path):
+    shutil.copy(VASP / "vasprun_dfpt.xml", tmp_path / "vasprun.xml")
+    shutil.copy(VASP / "OUTCAR_example_1", tmp_path / "OUTCAR")
+    (tmp_path / "standard.out").write_text(" running on  512 total cores\n")
+    program = program_class("vasp")(options("vasp", tmp_path / "files"))
+    given, atoms = of_vasp("vasprun_dfpt.xml")
+    output = program.read(given, tmp_path, tmp_path / "standard.out")
+    check_vasp(output, given, atoms)
+    assert output.processes == 512
+    for text in ((VASP / "convergence_OUTCAR_y_n").read_text(), (VASP / "OUTCAR_example_1").read_text()[:-4000]):
+        (tmp_path / "OUTCAR").write_text(text)
+        with pytest.raises(LabelError, match="not finish|not converged"):
+            program.read(given, tmp_path, tmp_path / "standard.out")
+
+
+def test_a_step_of_a_real_outcar_is_read_and_no_part_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_line.COMPLETE", 0.1)
+    program = program_class("vasp")(options("vasp", tmp_path / "files"))
+    given, atoms = of_vasp("OUTCAR_example_1")
+    whole = (VASP / "OUTCAR_example_1").read_text()
+    cut = whole.index("energy  without entropy")
+    texts = {"complete": whole[: cut + 200], "": whole[:cut], "converged": whole.replace("because EDIFF is", "...")}
+    for n, (said, text) in enumerate(texts.items()):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (folder / "INCAR").write_text("NSW = 0\n")
+        (folder / "standard.out").write_text("POSITIONS: reading from stdin\n")
+        (folder / "OUTCAR").write_text(text)
+        line = program.line(folder, folder / "standard.out")
+        line.ask(given)
+        assert line.wait(0.1)
+        if said == "complete":
+            output = line.answer()
+            check_vasp(output, given, atoms)
+            assert output.processes == 512
+        else:
+            with pytest.raises(LabelError, match="before its OUTCAR is complete" if not said else "not converged"):
+                line.answer()
+        line.close()
 
 
 def hydrogen_and_helium():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
+from engines.test_modes import write_xyz
 from engines.test_trainer import NEW, OLD, VALIDATION, make_records, make_trainer, train_order, weights
 from models import tiny_checkpoint
 
@@ -181,6 +182,24 @@ def test_a_round_is_known_by_its_parent_its_data_its_seed_and_the_settings(paren
     assert restart.identity(section.model_copy(update={"restart_after": 9.0}), work) == restart.identity(
         section, replace(work, directory=tmp_path / "elsewhere")
     )
+
+
+def test_a_round_with_replay_goes_on_with_the_data_it_began_with_only(tmp_path, monkeypatch):
+    """The file that is replayed has the same name, but other labels in the end."""
+    single = tiny_checkpoint(tmp_path / "single")
+    write_xyz(tmp_path / "known.xyz", OLD)
+    replay = {"Default": {"data": [tmp_path / "known.xyz"]}}
+    imported = keeping(single, replay=replay).import_parent(tmp_path / "parent").checkpoint
+    for stop, expected in ((9, 0), (12, 9), (None, 0)):
+        if stop is None:
+            write_xyz(tmp_path / "known.xyz", tuple(replace(r, label=replace(r.label, energy=0.0)) for r in OLD))
+        work = task(imported, tmp_path / "round", first=True, old=())
+        work.directory.mkdir(exist_ok=True)
+        result, steps = broken_off(keeping(single, replay=replay), monkeypatch, stop, work)
+        assert steps[0] == expected + 1
+        if stop is not None:
+            begin_again(work.directory)
+    assert result.begun_at == 0
 
 
 def test_a_full_disk_costs_the_file_and_not_the_round(parent, undisturbed, tmp_path, monkeypatch):

@@ -293,7 +293,6 @@ def altered(checkpoint, folder, change):
     [
         ({"type": "dpa9"}, "cannot be built by deepmd-kit"),
         ({"neuron": [5, 7]}, "cannot be built by deepmd-kit"),
-        ({"type": "dpa4"}, "descriptor dpa4.*pt2"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_found_beforehand(parent, tmp_path, change, words):

@@ -1,16 +1,19 @@
 """Quantum ESPRESSO started by teams of an MPI job: alone, nested over two ranks, side by side, and when it fails."""
 
+import os
 import time
 
 import pytest
 from espresso import NESTED, ROOT, needs_openmpi, needs_qe, section, silicon, stand_in
 from mpi4py import MPI
 
+from pfdhpc.config.label import LabelSection
 from pfdhpc.engines.isolated.spawner import Spawner
 from pfdhpc.engines.label import external
 from pfdhpc.engines.label.external import ExternalLabeler
 from pfdhpc.engines.label.programs.qe import QuantumEspresso
 from pfdhpc.engines.label.resident import ResidentLabeler
+from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import LabelError
 
 ENERGY = -212.24091927
@@ -73,6 +76,47 @@ def test_a_program_that_hangs_costs_its_team_one_label(world, folder, spawner, m
         labeler.label(silicon(), {}, 0.5)
     assert time.monotonic() - begin < 10
     world.Barrier()
+
+
+def test_a_program_has_the_gpus_and_cores_of_all_ranks_of_its_team_and_their_places(
+    world, folder, spawner, monkeypatch
+):
+    """Each rank has a card of its own, and is bound to a core of its own as far as there are enough."""
+    if world.rank == 0:
+        stand_in(folder)
+    world.Barrier()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"GPU-{world.rank}")
+    mine = sorted(os.sched_getaffinity(0))
+    own = mine[world.rank % len(mine)]
+    options = {"pseudo_dir": str(folder), "pseudopotentials": {"Si": "Si.upf"}, "kpts": "gamma"}
+    options["input"] = {"system": {"ecutwfc": 12}}
+    env = {"WAY": "environment", "PIDS": str(folder / f"told-{world.rank}")}
+    launch = {"command": f"{folder}/pw.x -w {{nodes}} {{hosts}} {{n_nodes}}", "processes": 1, "env": env, "keep": True}
+    try:
+        os.sched_setaffinity(0, {own})
+        labeler = ExternalLabeler(section(launch, options), world, spawner, folder / "labels", "labeler-0")
+    finally:
+        os.sched_setaffinity(0, mine)
+    assert labeler.label(silicon(), {}, 20.0).is_finite()
+    world.Barrier()
+    told = dict(pair.split("=", 1) for pair in (folder / "told-0").read_text().split("\0"))
+    assert told["CUDA_VISIBLE_DEVICES"] == ",".join(f"GPU-{rank}" for rank in range(world.size))
+    (words,) = folder.glob("labels/[!.]*/words")
+    host = MPI.Get_processor_name().split(".")[0]
+    cores = mine[: world.size]
+    assert words.read_text() == f"-w {host} {host}:{world.size} 1 -in pw.in {cores}"
+    world.Barrier()
+
+
+def test_lammps_labels_on_its_own_rank_while_others_do_something_else(world):
+    options = {"calculator": "ase.calculators.lammpslib.LAMMPSlib"}
+    options["arguments"] = {"lmpcmds": ["pair_style lj/cut 6.0", "pair_coeff * * 0.4 2.3"], "atom_types": {"Si": 1}}
+    if world.rank == world.size - 1:
+        labeler = make_labeler(LabelSection(type="ase", options=options), MPI.COMM_SELF)
+        assert labeler.label(silicon(), {}, 20.0).is_finite()
+    waits = world.Ibarrier()
+    while not waits.Test():
+        time.sleep(0.01)
 
 
 def test_what_only_the_leader_finds_wrong_is_wrong_for_all(world, folder, spawner):

@@ -56,7 +56,7 @@ else:
 numbered = [f"{symbol}{symbols[: n + 1].count(symbol)}" for n, symbol in enumerate(symbols)]
 line = "-" * 80
 log += [line, " #TOTAL-FORCE (eV/Angstrom)#" if NEW else " TOTAL-FORCE (eV/Angstrom)", line]
-log += [f"{name:>8} {' '.join(f'{x:18.10f}' for x in row)}" for name, row in zip(numbered, forces, strict=True)]
+log += [f"{name:>8} {' '.join(f'{x:18.10f}' for x in row)}" for name, row in zip(numbered, forces, strict=False)]
 if words["cal_stress"] == "1":
     kbar = -stress / (0.1 * GPa)
     log += [line, " #TOTAL-STRESS (kbar)#" if NEW else " TOTAL-STRESS (KBAR)", line]

@@ -59,7 +59,7 @@ if NEW:
     lines.append(f" FORCES| Sum    {' '.join(f'{x:15.8E}' for x in forces.sum(0))}")
 else:
     lines = [" ATOMIC FORCES in [a.u.]", "", " # Atom   Kind   Element          X              Y              Z"]
-    for n, (symbol, row) in enumerate(zip(symbols, forces, strict=True), 1):
+    for n, (symbol, row) in enumerate(zip(symbols, forces, strict=False), 1):
         lines.append(f" {n:6d} {1:6d}      {symbol:2s}     {' '.join(f'{x:14.8f}' for x in row)}")
     lines.append(f" SUM OF ATOMIC FORCES  {' '.join(f'{x:14.8f}' for x in [*forces.sum(0), 0])}")
 file("FORCES", "xyz").write_text("\n".join(lines) + "\n")

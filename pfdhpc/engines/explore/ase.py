@@ -3,7 +3,8 @@
 ``options`` of the section: ``calculator``, the import path of a class or function; ``arguments``, its
 keywords; ``model_argument``, the keyword that takes a model file. With it every model given to
 ``load_models`` becomes a calculator, the first drives the dynamics and all give the deviation;
-without it the potential is fixed and models are ignored.
+without it the potential is fixed and models are ignored. ``path``: a folder to find the calculator in; ``reuse``:
+calculators are kept from segment to segment, and reset between them.
 
 ========  =================================================================================
 nve       velocity Verlet
@@ -14,7 +15,7 @@ npt-iso   BAOAB with a Langevin-Hoover barostat (Quigley & Probert, J. Chem. Phy
 npt-tri   the same, all components of the cell
 ========  =================================================================================
 
-npt-aniso is refused. Random numbers follow from the seed of each segment; calculators are built anew
+npt-aniso is refused. Random numbers follow from the seed of each segment; calculators are built anew or reset
 for each, so that nothing they remember distinguishes a continued run from an uninterrupted one.
 """
 
@@ -22,7 +23,6 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,14 @@ from ase.md.bussi import Bussi
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
+from ase.parallel import DummyMPI
 
 from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
 from ..base import Explorer, SegmentResult, SegmentTask
-from ..calculators import load_calculator
+from ..calculators import Maker
 from .check import check_explore
 from .segment import (
     Breakdown,
@@ -52,6 +53,9 @@ from .segment import (
     thermal_velocities,
 )
 
+ALONE = DummyMPI()
+"""One rank has a trajectory to itself. ASE would send random numbers round the whole job, and wait for it for ever."""
+
 
 class AseExplorer(Explorer):
     """Any ASE calculator."""
@@ -63,18 +67,20 @@ class AseExplorer(Explorer):
             raise InputError(problems)
         self.section = section
         self.models: tuple[Path, ...] = ()
-        self._make = load_calculator("explore.options.calculator", section.options["calculator"])
+        self._make = Maker("explore.options", section.options)
         if "model_argument" not in section.options:
             self._try()
 
     def load_models(self, models: Sequence[Path], type_map: tuple[str, ...]) -> None:
         """``type_map`` is not needed: a calculator goes by the elements."""
         self.models = tuple(Path(model).resolve() for model in models)
+        self._make.forget()
 
     def run(self, task: SegmentTask) -> SegmentResult:
-        return run_segment(self.section, task, self._begin)
+        return run_segment(self.section, task, self.begin)
 
-    def _begin(self, task: SegmentTask) -> Motion:
+    def begin(self, task: SegmentTask) -> Motion:
+        """The trajectory of ``task`` at its first configuration."""
         with _broken():
             return AseMotion(self.section, self._calculators(), task)
 
@@ -87,13 +93,13 @@ class AseExplorer(Explorer):
 
     def _calculators(self) -> list[BaseCalculator]:
         options = self.section.options
-        arguments = deepcopy(options.get("arguments", {}))
+        arguments = options.get("arguments", {})
         keyword = options.get("model_argument")
         if keyword is None:
-            return [self._make(**arguments)]
+            return [self._make(arguments)]
         if not self.models:
             raise TaskError("no model is loaded; load_models comes first")
-        return [self._make(**arguments, **{keyword: str(model)}) for model in self.models]
+        return [self._make({**arguments, keyword: str(model)}) for model in self.models]
 
 
 class AseMotion(Motion):
@@ -164,9 +170,9 @@ class AseMotion(Motion):
         damping = section.temperature_damping * FS
         rng = np.random.default_rng(task.seed)
         if section.ensemble == "nve":
-            return VelocityVerlet(self.atoms, step)
+            return VelocityVerlet(self.atoms, step, comm=ALONE)
         if section.ensemble == "nvt":
-            dynamics = Bussi(self.atoms, step, temperature, damping, rng)
+            dynamics = Bussi(self.atoms, step, temperature, damping, rng, comm=ALONE)
             dynamics.ndof = freedoms(len(self.atoms))  # the centre of mass is at rest and stays there
             return dynamics
         barostat = {}
@@ -178,7 +184,9 @@ class AseMotion(Motion):
             }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces its choice of the barostat's mass
-            dynamics = LangevinBAOAB(self.atoms, step, temperature_K=temperature, T_tau=damping, rng=rng, **barostat)
+            dynamics = LangevinBAOAB(
+                self.atoms, step, temperature_K=temperature, T_tau=damping, rng=rng, comm=ALONE, **barostat
+            )
         dynamics.p_eps = strain_momentum
         return dynamics
 

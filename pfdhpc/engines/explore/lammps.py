@@ -19,7 +19,7 @@ from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Explorer, SegmentResult, SegmentTask
-from ..inference import interpreted
+from ..inference import Predictor, interpreted
 from .box import reduced_box
 from .check import check_explore
 from .scratch import private_folder
@@ -268,16 +268,14 @@ def _open_lammps():
 
 def _check_committee(models: Sequence[Path]) -> None:
     """The pair style gives every model the atom types and the neighbours of the first, and looks at neither."""
-    from deepmd.infer import DeepPot
-
     facts = []
     for model in models:
         try:
-            potential = DeepPot(str(model))
+            potential = Predictor(model)
         except Exception as error:  # torch raises many kinds here
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"explore.committee: {model} cannot be loaded: {reason}") from error
-        facts.append((tuple(potential.get_type_map()), potential.get_rcut()))
+        facts.append((potential.elements, potential.cutoff))
     problems = [
         f"explore.committee: {model} has the type map {' '.join(types)} and the cutoff {cutoff:g} Å, the current model "
         f"{' '.join(facts[0][0])} and {facts[0][1]:g} Å; take models with the same type map and cutoff"

@@ -11,7 +11,8 @@ import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
@@ -57,6 +58,7 @@ class Spawner:
         self._line, theirs = Pipe()
         self._lock = threading.Lock()
         self._programs: dict[int, Program] = {}
+        self._farewells: list[Callable[[], None]] = []
         self.pid = os.fork()
         if self.pid == 0:
             _serve(theirs)
@@ -85,15 +87,22 @@ class Spawner:
         return self._ask(("end", program.pid, patience))
 
     def launch(
-        self, command: Sequence[str], environment: dict[str, str], directory: Path, stdin: Path | None, output: Path
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        directory: Path,
+        stdin: Path | None,
+        output: Path,
+        cores: Collection[int] = (),
     ) -> int:
         """Start a program without a line, in a folder; returns its process id, for :meth:`ended` and :meth:`stop`.
 
         Standard input comes from a file (None: it is empty); standard output goes to ``output``, standard
-        error beside it, with the ending ``.err``. It begins with the signals INT, TERM and USR1 ignored, which
+        error beside it, with the ending ``.err``. It may run on ``cores``, as far as this job has them; none given:
+        on those of this process. It begins with the signals INT, TERM and USR1 ignored, which
         launchers change. Raises OSError when it cannot be started.
         """
-        found = self._ask(("launch", tuple(command), environment, directory, stdin, output))
+        found = self._ask(("launch", tuple(command), environment, directory, stdin, output, frozenset(cores)))
         if isinstance(found, OSError):
             raise found
         return found
@@ -110,8 +119,14 @@ class Spawner:
         """
         return self._ask(("stop", pid, patience))
 
+    def before_close(self, farewell: Callable[[], None]) -> None:
+        """Call this while programs can still be ended by their own way."""
+        self._farewells.append(farewell)
+
     def close(self) -> None:
         """End the spawner and, with it, every program it started."""
+        for farewell in self._farewells:
+            farewell()
         for program in self._programs.values():
             program.line.close()
         self._line.close()
@@ -192,9 +207,22 @@ def _start(programs: dict, line: Connection, command: tuple, environment: dict, 
 
 
 def _launch(
-    programs: dict, command: tuple, environment: dict, directory: Path, stdin: Path | None, output: Path
+    programs: dict,
+    command: tuple,
+    environment: dict,
+    directory: Path,
+    stdin: Path | None,
+    output: Path,
+    cores: frozenset[int],
 ) -> int | OSError:
     me = os.getpid()
+
+    def prepare() -> None:
+        die_with(me)
+        if cores:
+            with suppress(OSError):  # a batch system that lends each process its own cores alone
+                os.sched_setaffinity(0, cores)
+
     try:
         with (
             open(stdin or os.devnull, "rb") as words,
@@ -203,7 +231,7 @@ def _launch(
         ):
             program = subprocess.Popen(
                 command, cwd=directory, stdin=words, stdout=out, stderr=err, env=environment,
-                start_new_session=True, preexec_fn=lambda: die_with(me),
+                start_new_session=True, preexec_fn=prepare,
             )  # fmt: skip
     except OSError as error:
         return error

@@ -6,10 +6,20 @@
     type = "ase"
     options = { calculator = "ase.calculators.emt.EMT", arguments = {} }
 
-``options.path`` is a folder added to Python's search path first, for a calculator of one's own.
+``options.path`` is a folder added to Python's search path first, for a calculator of one's own; ``options.reuse``
+keeps one calculator for all labels, for interatomic potentials that take longer to load than to label. Any potential
+of LAMMPS by ASE's LAMMPSlib, in this process:
+
+.. code-block:: toml
+
+    [label.options]
+    calculator = "ase.calculators.lammpslib.LAMMPSlib"
+    reuse = true
+    [label.options.arguments]
+    lmpcmds = ["pair_style eam/alloy", "pair_coeff * * /potentials/Cu.eam.alloy Cu"]
+    atom_types = { Cu = 1 }
 """
 
-import sys
 from typing import Any
 
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -19,7 +29,7 @@ from ...data import Frame, Label
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
-from ..calculators import load_calculator
+from ..calculators import Maker
 from .checks import check_unmoved
 from .level import level_hash
 from .preflight import check_labeler
@@ -27,7 +37,7 @@ from .timelimit import time_limit
 
 
 class AseLabeler(Labeler):
-    """One rank; a fresh calculator per label, so that no label depends on the one before."""
+    """One rank; a fresh calculator per label (or one reset), so that no label depends on the one before."""
 
     def __init__(self, section: LabelSection, comm: Any):
         """Raises InputError when the calculator cannot be imported or the team has more than one rank."""
@@ -36,19 +46,20 @@ class AseLabeler(Labeler):
             raise InputError(problems)
         self.section = section
         self.level = level_hash(section)
-        self._make = _calculator(section.options)
+        self._make = Maker("label.options", section.options)
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         arguments = merged(self.section.options, changes).get("arguments", {})
         atoms = frame.to_atoms()
         try:
             with time_limit(timeout):
-                atoms.calc = self._make(**arguments)
+                atoms.calc = self._make(arguments)
                 label = _evaluate(atoms, self.section.virial)
-        except LabelError:
-            raise
         except Exception as error:
-            raise LabelError(f"{self._make.__name__}: {type(error).__name__}: {error}") from error
+            self._make.forget()  # what failed may be in any state
+            if isinstance(error, LabelError):
+                raise
+            raise LabelError(f"{self._make.name}: {type(error).__name__}: {error}") from error
         check_unmoved(frame, atoms)
         return label
 
@@ -66,10 +77,3 @@ def _evaluate(atoms: Any, virial: bool) -> Label:
         name = type(atoms.calc).__name__
         raise LabelError(f"{name} gives no stress for this frame; set label.virial = false") from None
     return Label(energy, forces, virial_from_stress(stress, atoms.get_volume()))
-
-
-def _calculator(options: dict[str, Any]) -> Any:
-    folder = options.get("path")
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
-    return load_calculator("label.options.calculator", options["calculator"])

@@ -1,7 +1,9 @@
-"""How a program of its own ended: by itself, or by a signal from outside, which says nothing of the frame."""
+"""Why a program of its own must end, and how it ended: by itself, or by a signal, which says nothing of the frame."""
 
 import re
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
@@ -20,6 +22,27 @@ WORDS = re.compile(
 NAMES = {signal.strsignal(number): number for number in OUTSIDE}
 LOOKED_AT = 8192
 """Bytes at the end of an output in which a launcher says what happened."""
+
+Wish = Callable[[], float | None]
+"""Asked while a program runs: None, or the seconds it has to end by itself now that its label is not wanted."""
+
+
+def never() -> None:
+    """The wish of those who wait as long as it takes."""
+
+
+@dataclass(frozen=True)
+class End:
+    """Why a program must end before it is done, and the seconds it has to do so by itself; ``killed`` of LabelError."""
+
+    reason: str
+    patience: float
+    killed: int | None = None
+
+
+def end_of_job(seconds: float) -> End:
+    """The job is about to end: as if the program had been stopped from outside, its frame is asked for again."""
+    return End("stopped: this job is about to end, and the label would not be there in time", seconds, signal.SIGTERM)
 
 
 def killed_by(code: int, *outputs: Path) -> int:

@@ -1,10 +1,9 @@
 """The environment in which a program of its own runs inside a job."""
 
-import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...config.label import LaunchSection
 from ...errors import InputError
@@ -25,7 +24,7 @@ PATIENCE = 120.0
 """Seconds that sourcing may take."""
 
 
-def program_environment(launch: LaunchSection, gpus: list[str], spawner: Spawner, folder: Path) -> dict[str, str]:
+def program_environment(launch: LaunchSection, gpus: Sequence[str], spawner: Spawner, folder: Path) -> dict[str, str]:
     """The variables of a program: this rank's without the launcher's, those of ``env_script``, then ``env``.
 
     ``gpus`` are the devices of the team. Raises InputError when the script fails.
@@ -39,13 +38,6 @@ def program_environment(launch: LaunchSection, gpus: list[str], spawner: Spawner
     if Path(shlex.split(launch.command)[0]).name == "srun":
         found |= STEP
     return found | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} | launch.env
-
-
-def team_gpus(comm: Any) -> list[str]:
-    """The devices of all ranks of a team (None: this rank), each once; all of its ranks call it."""
-    mine = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    everyone = [mine] if comm is None else comm.allgather(mine)
-    return list(dict.fromkeys(name for text in everyone for name in text.split(",") if name))
 
 
 def _source(script: Path, environment: dict[str, str], spawner: Spawner, folder: Path) -> dict[str, str]:

@@ -1,16 +1,16 @@
 """Labels from programs of their own, started from inside the job: one process, or a parallel launch, for every label.
 
-The leader of a team starts the program through the :class:`Spawner`, forked before MPI; the team's other ranks
-sleep and leave their cores to it. What goes wrong, from a launch to a doubtful number, is a LabelError with the
-reason and the folder where everything lies.
+The leader of a team starts the program through the :class:`Spawner`, forked before MPI, on the cores of all of the
+team's ranks, which sleep and leave them to it. What goes wrong, from a launch to a doubtful number, is a LabelError
+with the reason and the folder where everything lies.
 """
 
 import errno
-import shlex
 import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from ...data import Frame, Label
 from ...errors import InputError, LabelError
 from ..base import Labeler
 from ..isolated.spawner import Spawner
-from .ending import killed_by
-from .environment import program_environment, team_gpus
+from .ending import End, Wish, end_of_job, killed_by, never
+from .environment import program_environment
 from .level import level_hash
+from .places import places_of
 from .preflight import check_labeler
 from .programs import program_class
 from .programs.base import Output, Program
@@ -42,26 +43,38 @@ TEAM_POLL = 0.005
 class ExternalLabeler(Labeler):
     """A program started anew for every label, which so depends on nothing that came before."""
 
-    def __init__(self, section: LabelSection, comm: Any, spawner: Spawner, folder: Path, team: str = "labels"):
-        """``folder`` is where kept labels go; ``team`` names this team among those that share it. Raises InputError."""
+    def __init__(
+        self,
+        section: LabelSection,
+        comm: Any,
+        spawner: Spawner,
+        folder: Path,
+        team: str = "labels",
+        called_off: Wish = never,
+    ):
+        """``folder`` is where kept labels go; ``team`` names this team among those that share it. Raises InputError.
+
+        ``called_off`` is asked again and again while a program runs.
+        """
         size = 1 if comm is None else comm.Get_size()
         if problems := check_labeler(section, size):
             raise InputError(problems)
         self.section, self.level = section, level_hash(section)
         self._comm, self._leads = (comm if size > 1 else None), comm is None or comm.Get_rank() == 0
-        self._spawner, self._kept = spawner, folder
+        self._spawner, self._kept, self._called_off = spawner, folder, called_off
         self._class, self._processes = program_class(section.type), section.launch.processes or size
-        words = shlex.split(section.launch.command)
-        self._command = [word.replace("{ranks}", str(self._processes)) for word in words]
-        gpus = team_gpus(self._comm)
+        self._places = places = places_of(self._comm)
         if self._leads:
             self._scratch = self._emptied(team)
-            self._environment = program_environment(section.launch, gpus, spawner, self._scratch)
+            self._command = places.command(section.launch.command, self._processes, self._scratch / "hosts")
+            self._environment = program_environment(section.launch, places.gpus, spawner, self._scratch)
+            spawner.before_close(self.close)
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         answer: Label | Exception | None = None
         if self._leads:
             try:
+                self._check_wanted()
                 answer = self._label(frame, changes, timeout)
             except (LabelError, InputError) as error:
                 answer = error
@@ -71,6 +84,16 @@ class ExternalLabeler(Labeler):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def close(self) -> None:
+        """Leave nothing but kept labels behind, at the end of a job."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _check_wanted(self) -> None:
+        """Raise LabelError if nothing is to be begun any more, as in an order of many frames that was called off."""
+        if (seconds := self._called_off()) is not None:
+            end = end_of_job(seconds)
+            raise LabelError(end.reason, end.killed)
 
     def _label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         """The leader's part."""
@@ -100,39 +123,57 @@ class ExternalLabeler(Labeler):
         program.write(frame, directory)
         arguments, stdin = program.arguments()
         pid = self._launch([*self._command, *arguments], directory, stdin and directory / stdin)
-        deadline, code = time.monotonic() + timeout, None
         try:
-            in_time = self._wait(pid, deadline)
-            if not in_time and program.soft_stop:
-                name, content = program.soft_stop
-                (directory / name).write_text(content)
-                self._wait(pid, time.monotonic() + program.patience)
+            end = self._watch(timeout, lambda seconds: self._ended(pid, seconds))
+            if end is not None:
+                self._ask_to_end(directory)
+                self._wait(pid, end.patience)
         finally:
             code = self._spawner.stop(pid, FAREWELL)
-        if not in_time:
+        if end is not None:
             said = last_words(directory / OUTPUT, (directory / OUTPUT).with_suffix(".err"))
-            raise LabelError(f"time-out: longer than {timeout:g} s (label.timeout){said}")
+            raise LabelError(f"{end.reason}{said}", end.killed)
         try:
             return program.read(frame, directory, directory / OUTPUT)
         except LabelError as error:
             raise failed(error, code, directory) from error
 
     def _launch(self, command: list[str], directory: Path, stdin: Path | None = None) -> int:
+        output, cores = directory / OUTPUT, self._places.cores
         try:
-            return self._spawner.launch(command, self._environment, directory, stdin, directory / OUTPUT)
+            return self._spawner.launch(command, self._environment, directory, stdin, output, cores)
         except OSError as error:
             reason = f"label.launch.command: {command[0]} cannot be started: {error.strerror}"
             raise (InputError if error.errno in FOR_EVER else LabelError)(reason) from error
 
-    def _wait(self, pid: int, deadline: float) -> bool:
-        """Whether the program ends before the deadline; asleep in between."""
-        pause = SHORTEST
-        while not self._spawner.ended(pid):
+    def _watch(self, timeout: float, over: Callable[[float], bool]) -> End | None:
+        """Asleep until ``over(seconds)``, which waits so long at most; why the program must end before that, if so."""
+        deadline, pause = time.monotonic() + timeout, SHORTEST
+        while not over(pause):
             if time.monotonic() > deadline:
-                return False
-            time.sleep(pause)
+                return End(f"time-out: longer than {timeout:g} s (label.timeout)", self._class.patience)
+            if (seconds := self._called_off()) is not None:
+                return end_of_job(seconds)
             pause = min(1.2 * pause, LONGEST)
-        return True
+        return None
+
+    def _ended(self, pid: int, seconds: float) -> bool:
+        """Whether the program has ended; if not, that is known after so many seconds."""
+        if self._spawner.ended(pid):
+            return True
+        time.sleep(seconds)
+        return False
+
+    def _ask_to_end(self, directory: Path) -> None:
+        """By the file that a program in the middle of a calculation looks for."""
+        name, content = self._class.soft_stop
+        (directory / name).write_text(content)
+
+    def _wait(self, pid: int, patience: float) -> None:
+        """Until the program has ended, so many seconds at most."""
+        deadline = time.monotonic() + patience
+        while not self._ended(pid, min(LONGEST, patience)) and time.monotonic() < deadline:
+            continue
 
     def _check_processes(self, program: Program, found: int | None) -> None:
         """A launcher of another MPI starts so many programs of one process each, which may look like success."""

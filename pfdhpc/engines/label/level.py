@@ -40,7 +40,8 @@ def level_hash(section: LabelSection, system: str = "") -> str:
     if section.type in EXTERNAL:
         files = program_class(section.type)(options, section.virial).files()
         options = {key: value for key, value in options.items() if key not in PATHS[section.type]} | files
-    options.pop("path", None)
+    for key in ("path", "reuse") if section.type == "ase" else ():
+        options.pop(key, None)
     if section.type == "offline":
         options.pop("wait", None)
     if section.type == "deepmd":

@@ -10,10 +10,14 @@ from typing import Any
 
 from ...config.label import EXTERNAL, LabelSection, merged
 from ...errors import InputError
-from ..calculators import check_calculator
+from ..calculators import check_calculator_of
 from .programs import program_class
 
-_OPTIONS = {"ase": ("calculator", "arguments", "path"), "deepmd": ("model", "branch"), "offline": ("level", "wait")}
+_OPTIONS = {
+    "ase": ("calculator", "arguments", "path", "reuse"),
+    "deepmd": ("model", "branch"),
+    "offline": ("level", "wait"),
+}
 # The keywords of gpaw.dft.GPAW in GPAW 26.7, without those the labeler sets itself (txt, communicator).
 _OPTIONS["gpaw"] = (
     "basis", "charge", "convergence", "eigensolver", "experimental", "extensions", "gpts", "h", "hund",
@@ -84,11 +88,9 @@ def _check_deepmd(section: LabelSection) -> list[str]:
 
 
 def _check_ase(section: LabelSection) -> list[str]:
-    folder = section.options.get("path")
-    if folder and not Path(folder).is_dir():
-        return [f"label.options.path: no such folder: {folder}"]
-    remedy = "install its package, give its folder as label.options.path"
-    return check_calculator("label.options.calculator", section.options["calculator"], folder, remedy)
+    wrong = not isinstance(section.options.get("reuse", False), bool)
+    problems = ["label.options.reuse: must be true or false"] if wrong else []
+    return problems + check_calculator_of("label.options", section.options)
 
 
 def _check_offline(section: LabelSection) -> list[str]:
@@ -136,11 +138,12 @@ def _refused(section: LabelSection) -> list[str]:
     problems: dict[str, None] = {}  # said once, in order
     for where, changes in attempts.items():
         try:
-            program_class(section.type)(merged(section.options, changes), section.virial)
+            program = program_class(section.type)(merged(section.options, changes), section.virial)
+            found = program.refuses_to_stay() if section.launch.resident else []
         except InputError as error:
-            said = [line.replace("label.options", f"label.{where}", 1) for line in error.problems]
-            same = {line for line in error.problems if line in problems}
-            problems |= dict.fromkeys(new for new, line in zip(said, error.problems, strict=True) if line not in same)
+            found = error.problems
+        new = [line for line in found if line not in problems]
+        problems |= dict.fromkeys(line.replace("label.options", f"label.{where}", 1) for line in new)
     return list(problems)
 
 

@@ -42,8 +42,7 @@ def single_task(state: State, branch: str | None) -> State:
     """The state of one branch as a single-task model, as ``dp freeze --head`` cuts it out.
 
     Raises InputError when a multi-task model is given no branch: deepmd would start from a random
-    fitting net without a word; when ``branch`` does not fit the model; and when the model is not of a
-    kind that freezes to TorchScript.
+    fitting net without a word; and when ``branch`` does not fit the model.
     """
     params = state["_extra_state"]["model_params"]
     branches = _branches(params)
@@ -111,20 +110,24 @@ def _resolve(params: dict[str, Any], branch: str) -> str:
     return names[branch]
 
 
-def _kind(params: dict[str, Any]) -> str:
-    """The descriptor's type, or that of a model that has none of its own."""
-    return params.get("descriptor", {}).get("type", params.get("type", "unknown"))
+def kind_of(state: State) -> str:
+    """The descriptor's type of a single-task model, or that of a model that has none of its own."""
+    params = state["_extra_state"]["model_params"]
+    return str(params.get("descriptor", {}).get("type", params.get("type", "unknown"))).lower()
+
+
+def is_compiled(kind: str) -> bool:
+    """Whether deepmd freezes such a model to .pt2, compiled for one machine, and not to TorchScript."""
+    return kind in COMPILED
 
 
 def _check_kind(params: dict[str, Any]) -> None:
-    """Refuse what deepmd freezes to .pt2, compiled for one machine (DPA-4): nothing here explores with that."""
+    """Refuse a DPA-4 with an analytical short-range part ("bridging"): none was ever tried here."""
     from deepmd.utils.bridging import is_bridged_sezm_config
 
-    kinds = {str(params.get("type", "")).lower(), _kind(params).lower()}
-    if kinds & COMPILED or is_bridged_sezm_config(params):
+    if is_bridged_sezm_config(params):
         raise InputError(
-            f"model.checkpoint: its descriptor {_kind(params)} cannot be explored with here, deepmd freezes it"
-            " to .pt2 only; give a model that freezes to .pth, e.g. DPA-1, DPA-2 or DPA-3"
+            "model.checkpoint: a DPA-4 bridged to an analytical potential is not supported; give one without"
         )
 
 

@@ -11,7 +11,7 @@ from ...config.train import RANDOM, ModelSection, TrainSection
 from ...data import Frame, Label, Record
 from ...errors import InputError, TaskError
 from ..base import Product, Trainer, TrainResult, TrainTask
-from .checkpoint import State, read, read_branches, save
+from .checkpoint import State, is_compiled, kind_of, read, read_branches, save
 from .ddp_shim import fit_for_mpi, process_group
 from .evaluate import aligned_bias, errors, evaluate, initial_bias
 from .formats import read_model
@@ -98,7 +98,7 @@ class DeepmdTrainer(Trainer):
 
     def _plan(self, task: TrainTask) -> tuple[Plan, Kept | None]:
         """Of the round, or of what is left of one that was killed."""
-        kept = None if self.section.restart_after is None else take_up(task, identity(self.section, task))
+        kept = None if self.section.restart_after is None else take_up(task, self._identity(task))
         if kept is None:
             return prepare(self.section, task, self._bias(task), self.model, self._replayed(task)), None
         plan = prepare(self.section, task, None, self.model, self._replayed(task))  # its bias is in the weights
@@ -125,8 +125,11 @@ class DeepmdTrainer(Trainer):
     def _monitor(self, trainer: Any, task: TrainTask) -> Monitor:
         interval, keeper = self.section.restart_after, None
         if interval is not None and trainer.rank == 0:
-            keeper = Keeper(trainer, task, identity(self.section, task), interval)
+            keeper = Keeper(trainer, task, self._identity(task), interval)
         return Monitor(trainer, task.validation, task.steps, keeper)
+
+    def _identity(self, task: TrainTask) -> str:
+        return identity(self.section, task, self._replayed(task))
 
     def _finish(self, task: TrainTask, trainer: Any, monitor: Monitor, start: float) -> TrainResult:
         """Write the models of a training that has run its steps."""
@@ -213,8 +216,13 @@ class DeepmdTrainer(Trainer):
         return self._loaded[1]
 
     def _publish(self, state: State, path: Path, start: float, branches: dict[str, State] | None = None) -> TrainResult:
-        """Save a state as a checkpoint, and freeze it beside with the elements the input asks for."""
+        """Save a state as a checkpoint, and freeze it beside with the elements the input asks for.
+
+        A DPA-4 is not frozen: it explores as a checkpoint.
+        """
         checkpoint, there = save(state, path, branches), retyped(state, self.model.type_map)
+        if is_compiled(kind_of(state)):
+            return TrainResult(checkpoint, checkpoint, 0, (), time.perf_counter() - start, 0.0)
         source = checkpoint if there is state else save(there, path.with_name("retyped.pt"))
         frozen = freeze(source, path.with_suffix(".pth"))
         if source != checkpoint:

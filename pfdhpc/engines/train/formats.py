@@ -15,6 +15,9 @@ from .checkpoint import State, read
 CONVERTED = {".pb": "tensorflow", ".dp": "", ".yaml": "", ".yml": ""}
 """Endings of the models that ``dp convert-backend`` turns into a .pth, and the package it takes for that."""
 
+PATIENCE = 600.0
+"""Seconds a conversion may take; half a minute is usual."""
+
 
 def read_model(path: Path) -> State:
     """The state of a pre-trained model; raises InputError, one line, when there is none to be had.
@@ -70,7 +73,12 @@ def _convert(path: Path, target: Path) -> None:
         )
     command = [sys.executable, "-m", "deepmd", "convert-backend", str(path), str(target)]
     environment = {**clean_environment(), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"model.checkpoint: {path}: `{remedy}` was not done in {PATIENCE:g} s; run it by hand and give the .pth"
+        ) from None
     if done.returncode or not target.is_file():
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
         raise InputError(f"model.checkpoint: {path} cannot be converted by `{remedy}`: {reason}")

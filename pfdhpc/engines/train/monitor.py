@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data import Record
+from ...data import Label, Record
 from ...errors import TaskError
 from .checkpoint import State
 from .evaluate import errors, evaluate
@@ -96,17 +96,10 @@ class Monitor:
         self.seconds += time.perf_counter() - start
 
     def better_than_last(self) -> Checkpoint | None:
-        """The checkpoint to go on with instead of the last one, None if that is as good as can be told.
-
-        The least of 20 noisy means is always below the last one. So the two are compared frame by frame,
-        which takes out what the checkpoints have in common (how hard each frame is), and the gain must
-        exceed ``SIGNIFICANCE`` standard errors of its mean; fewer than ``MIN_FRAMES`` frames give no such error.
-        """
+        """The checkpoint to go on with instead of the last one, None if that is as good as can be told."""
         if self.best is None or len(self.validation) < MIN_FRAMES or self.best.step == self.steps:
             return None
-        gain = self.last_scores - self.best.scores
-        error = gain.std(ddof=1) / math.sqrt(len(gain))
-        return self.best if gain.mean() > SIGNIFICANCE * error else None
+        return self.best if surpasses(self.best.scores, self.last_scores) else None
 
     def _validate(self, step: int) -> None:
         if not self.validation:
@@ -114,10 +107,25 @@ class Monitor:
         predictions = evaluate(material(self.trainer), [record.frame for record in self.validation])
         found = errors(self.validation, predictions)
         self.curve[step] = {f"{key}_val": value for key, value in found.items() if math.isfinite(value)}
-        pairs = zip(self.validation, predictions, strict=True)
-        self.last_scores = np.array([_score(errors([record], [label])) for record, label in pairs])
+        self.last_scores = scores(self.validation, predictions)
         if self.best is None or self.last_scores.mean() < self.best.scores.mean():
             self.best = Checkpoint(step, weights_of(self.trainer), self.last_scores)
+
+
+def scores(records: Sequence[Record], predictions: Sequence[Label]) -> np.ndarray:
+    """What a model is worth on each frame, (n_frames,): the sum of its errors by :data:`WEIGHTS`."""
+    return np.array([_score(errors([record], [label])) for record, label in zip(records, predictions, strict=True)])
+
+
+def surpasses(best: np.ndarray, last: np.ndarray) -> bool:
+    """Whether an earlier checkpoint is better than the last one by its scores on the same frames (``MIN_FRAMES``).
+
+    The least of 20 noisy means is always below the last one. So the two are compared frame by frame, which takes out
+    what the checkpoints have in common (how hard each frame is), and the gain must exceed ``SIGNIFICANCE`` standard
+    errors of its mean; fewer frames give no such error.
+    """
+    gain = last - best
+    return bool(gain.mean() > SIGNIFICANCE * gain.std(ddof=1) / math.sqrt(len(gain)))
 
 
 def _score(found: dict[str, float]) -> float:

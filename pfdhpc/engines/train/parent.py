@@ -22,7 +22,7 @@ def open_parent(section: ModelSection) -> State:
     """
     import deepmd
 
-    state = _branch(read_model(section.checkpoint), section.branch)
+    state = branch_of(section)
     try:
         build_model(state)
     except Exception as error:  # deepmd and torch raise many kinds for parameters and weights they do not know
@@ -33,8 +33,9 @@ def open_parent(section: ModelSection) -> State:
     return with_random_head(state) if section.branch == RANDOM else state
 
 
-def _branch(state: State, branch: str | None) -> State:
-    """A branch; of "RANDOM" the descriptor is taken from the first one, as deepmd does."""
+def branch_of(section: ModelSection) -> State:
+    """The branch named, as read; of "RANDOM" the descriptor is taken from the first one, as deepmd does."""
+    state, branch = read_model(section.checkpoint), section.branch
     if branch != RANDOM:
         return single_task(state, branch)
     return single_task(state, next(iter(state["_extra_state"]["model_params"].get("model_dict", ())), None))

@@ -56,6 +56,8 @@ def prepare(
     params = state["_extra_state"]["model_params"]
     if task.first:
         params = _first_model(section, task, params, model)
+    if section.lora is not None:  # new adapters in every round: those of the last are in the weights
+        params = {**params, "lora": section.lora.model_dump()}
     data = data_input(section, write_data(task, params["type_map"]))
     config = round_input(section, params, task.steps, task.seed, task.directory, data)
     start, links = task.parent, None

@@ -11,17 +11,19 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...config.train import TrainSection
 from ...data import Record
 from ..base import TrainTask
 from .checkpoint import State
+from .replay import Replayed
 
 FILES = "restart-*.pt"
 """How the files are called: ``restart-<step>-<checksum>.pt``."""
@@ -52,11 +54,15 @@ def forget(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def identity(section: TrainSection, task: TrainTask) -> str:
-    """All that makes a round this one, as text: parent, data, seed, steps, settings, and deepmd's version."""
+def identity(section: TrainSection, task: TrainTask, replayed: Mapping[str, Replayed] = MappingProxyType({})) -> str:
+    """All that makes a round this one, as text: parent, data, seed, steps, settings, and deepmd's version.
+
+    ``replayed``: the data of ``train.replay``, which count by their content too.
+    """
     import deepmd
 
     facts = {item.name: _plain(getattr(task, item.name)) for item in fields(task) if item.name != "directory"}
+    facts["replayed"] = {name: [_plain(data.training), _plain(data.held_out)] for name, data in replayed.items()}
     settings = section.model_dump(mode="json", exclude={"restart_after"})
     return json.dumps({**facts, "train": settings, "deepmd": deepmd.__version__}, sort_keys=True)
 

@@ -58,7 +58,7 @@ def build_model(state: State) -> Any:
 
 
 def freeze(checkpoint: Path, target: Path | None = None) -> Path:
-    """The checkpoint as the file that explores, beside it unless ``target`` is given: TorchScript, .pth."""
+    """The checkpoint as TorchScript, what LAMMPS explores with: beside it, .pth, unless ``target`` is given."""
     from deepmd.pt.entrypoints.main import freeze
 
     target = target or checkpoint.with_suffix(".pth")
@@ -67,8 +67,14 @@ def freeze(checkpoint: Path, target: Path | None = None) -> Path:
 
 
 def weights_of(trainer: Any) -> State:
-    """A copy of the model state of a running deepmd trainer, as its checkpoints hold it."""
+    """A copy of the model state of a running deepmd trainer, as its checkpoints hold it; of one that trains adapters
+    (LoRA), with these added to the weights, as a plain model."""
     import torch
+    from deepmd.pt.model.descriptor.sezm_nn import build_merged_state_dict, strip_lora_from_extra_state
 
-    state = trainer._get_inner_module().state_dict()
+    module = trainer._get_inner_module()
+    state = module.state_dict()
+    if trainer._lora_enabled:
+        state = build_merged_state_dict(module, state_dict=state)
+        state["_extra_state"] = strip_lora_from_extra_state(state["_extra_state"])
     return {key: value.detach().clone() if torch.is_tensor(value) else value for key, value in state.items()}

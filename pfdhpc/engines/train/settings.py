@@ -206,5 +206,5 @@ _NOT_IN_MODEL = {
     "finetune_head": "use model.branch",
     "model_dict": "use train.replay for a multi-task fine-tuning",
     "shared_dict": "use train.replay for a multi-task fine-tuning",
-    "lora": "deepmd-kit 3.2 has LoRA for DPA-4 alone, which cannot be explored with here; use train.freeze",
+    "lora": "use train.lora",
 }

@@ -32,6 +32,36 @@ class Output:
     processes: int | None = None
 
 
+class Line(ABC):
+    """How a program that stays is spoken to, one frame after the other, all of the same cell and atoms.
+
+    ``arguments`` are added to the command, ``stdin`` is the file that is its standard input.
+    """
+
+    arguments: tuple[str, ...] = ()
+    stdin: Path | None = None
+
+    @abstractmethod
+    def ask(self, frame: Frame) -> None:
+        """Hand over a frame; the first one is also in the files the program begins with. May raise ConnectionError."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> bool:
+        """Whether :meth:`answer` has something to take, after so many seconds at most."""
+
+    @abstractmethod
+    def answer(self) -> Output:
+        """What the program computed. Raises LabelError, or ConnectionError when it has hung up."""
+
+    def farewell(self) -> None:
+        """Tell the program, which waits for a frame, that nothing more comes. May raise OSError."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave nothing behind; may be called at any time, and again."""
+        raise NotImplementedError
+
+
 class Program(ABC):
     """One set of options; made anew for every attempt, so that making one must be cheap."""
 
@@ -39,12 +69,12 @@ class Program(ABC):
     """As people call it, for messages."""
     keys: ClassVar[tuple[str, ...]]
     """The options of [label.options] it knows; others are refused before it is made."""
-    soft_stop: ClassVar[tuple[str, str] | None] = None
-    """File name and content that ask the running program to end by itself."""
+    soft_stop: ClassVar[tuple[str, str]]
+    """Name and content of the file that asks the running program to end by itself."""
     patience: ClassVar[float] = 10.0
     """Seconds it has to end by itself after it was asked to."""
     residents: ClassVar[bool] = False
-    """Whether it can stay and answer over an i-PI socket; then it has :meth:`socket_arguments` and :meth:`check`."""
+    """Whether it can stay and take one frame after the other; then it has :meth:`line` and :meth:`check`."""
     bulky: ClassVar[tuple[str, ...]] = ()
     """Globs of files that are deleted from the kept folder of a rejected label: wave functions and the like."""
 
@@ -80,13 +110,17 @@ class Program(ABC):
         other options enter as they are; options that are paths (pfdhpc.config.label.PATHS) enter only here.
         """
 
-    def socket_arguments(self, name: str) -> list[str]:
-        """The arguments with which it connects to the Unix socket /tmp/ipi_``name``."""
+    def line(self, directory: Path, stdout: Path) -> Line:
+        """The line to one that is going to be started in a folder :meth:`write` was called for, and that stays."""
         raise NotImplementedError
 
     def check(self, stdout: Path) -> int | None:
-        """The number of processes of a running program; raises LabelError if its output tells of a failure."""
+        """The processes of one that stays, if its screen says how many; raises LabelError if it says what failed."""
         raise NotImplementedError
+
+    def refuses_to_stay(self) -> list[str]:
+        """Problems of the options, lines as of InputError, for one that is to stay."""
+        return []
 
     def elements(self) -> set[str] | None:
         """The elements it has potentials for; None: this is not for the options to say."""

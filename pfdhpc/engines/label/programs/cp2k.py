@@ -34,7 +34,8 @@ from ....config.content import content_digest
 from ....data import Frame
 from ....errors import InputError, LabelError
 from . import parts
-from .base import Output, Program
+from .base import Line, Output, Program
+from .ipi import SocketLine
 
 PROJECT = "label"
 RUN_TYPE = "RUN_TYPE ENERGY_FORCE"
@@ -130,8 +131,10 @@ class Cp2k(Program):
     def arguments(self) -> tuple[list[str], str | None]:
         return ["-i", "cp2k.inp"], None
 
-    def socket_arguments(self, name: str) -> list[str]:
-        return ["-E", f"{SOCKET}={name}", "-i", RESIDENT]
+    def line(self, directory: Path, stdout: Path) -> Line:
+        line = SocketLine(self.name, directory, lambda: self.check(stdout))
+        line.arguments = ("-E", f"{SOCKET}={line.name}", "-i", RESIDENT)
+        return line
 
     def write(self, frame: Frame, directory: Path) -> None:
         parts.check_frame(frame, self.name, self.elements(), "template")
@@ -167,6 +170,7 @@ class Cp2k(Program):
         )
 
     def check(self, stdout: Path) -> int | None:
+        """The number of processes it runs on; raises LabelError if the output tells of a failure."""
         text = stdout.read_text(errors="replace")
         parts.check_copies(self.name, text, "PROGRAM STARTED AT")
         if "terminated by external request" in text:

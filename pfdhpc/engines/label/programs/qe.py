@@ -30,7 +30,8 @@ from ....data import Frame
 from ....errors import InputError, LabelError
 from ....units import virial_from_stress
 from . import parts
-from .base import Output, Program, check_geometry
+from .base import Line, Output, Program, check_geometry
+from .ipi import SocketLine
 from .qe_input import Template, check_input, read_template
 
 MAGNETIZATION = "starting_magnetization"
@@ -85,8 +86,10 @@ class QuantumEspresso(Program):
     def arguments(self) -> tuple[list[str], str | None]:
         return ["-in", "pw.in"], None
 
-    def socket_arguments(self, name: str) -> list[str]:
-        return ["-in", "pw.in", "--ipi", f"{name}:UNIX"]
+    def line(self, directory: Path, stdout: Path) -> Line:
+        line = SocketLine(self.name, directory, lambda: self.check(stdout))
+        line.arguments = ("-in", "pw.in", "--ipi", f"{line.name}:UNIX")
+        return line
 
     def read(self, frame: Frame, directory: Path, stdout: Path) -> Output:
         from ase import units

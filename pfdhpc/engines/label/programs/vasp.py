@@ -26,7 +26,7 @@ from ....data import Frame
 from ....errors import InputError, LabelError
 from ....units import virial_from_stress
 from . import parts
-from .base import Output, Program, check_geometry
+from .base import Line, Output, Program, check_geometry
 
 STILL = {"NSW": ("0",), "IBRION": ("-1",), "ISIF": ("0", "1", "2")}
 """What the INCAR may say of moving atoms and cell; what of it is needed is written."""
@@ -57,6 +57,7 @@ class Vasp(Program):
         "template", "incar", "potcar_dir", "potcars", "kspacing", "kpts", "koffset", "magmoms", "charge",
     )  # fmt: skip
     soft_stop = ("STOPCAR", "LABORT = .TRUE.\n")
+    residents = True
     bulky = ("POTCAR", "WAVECAR", "CHG*", "LOCPOT", "vaspout.h5", "vaspwave.h5", "PROCAR", "TMPCAR")
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
@@ -118,17 +119,31 @@ class Vasp(Program):
             tags["NELECT"] = f"{electrons - charge:.6f}"
         return tags
 
+    def line(self, directory: Path, stdout: Path) -> Line:
+        from .vasp_line import KeyboardLine
+
+        return KeyboardLine(directory, stdout, self)
+
+    def check(self, stdout: Path) -> int | None:
+        parts.check_copies(self.name, stdout.read_text(errors="replace"), RUNNING)
+
+    def refuses_to_stay(self) -> list[str]:
+        if self.tags.get("ISYM") in ("0", "-1"):
+            return []
+        return [
+            "label.options.incar.ISYM: a VASP that stays (label.launch.resident) would go on with the symmetry of its"
+            " first frame, wrong for others; give ISYM = 0"
+        ]
+
     def read(self, frame: Frame, directory: Path, stdout: Path) -> Output:
         parts.check_copies(self.name, stdout.read_text(errors="replace"), RUNNING)
         log = directory / "OUTCAR"
         text = log.read_text(errors="replace") if log.is_file() else ""
-        steps = len(re.findall(r"Iteration +\d+\( *\d+\)", text))
         if "aborting job" in text:
             raise LabelError("VASP: stopped by STOPCAR")
         if FINISHED not in text:
             raise LabelError(f"VASP did not finish{parts.last_words(stdout, stdout.with_suffix('.err'), log)}")
-        if CONVERGED not in text:
-            raise LabelError(f"VASP: SCF not converged after {steps} iterations (NELM)")
+        check_converged(text)
         processes = re.search(RUNNING, text)
         energy, forces, stress = self._results(frame, directory / "vasprun.xml")
         virial = virial_from_stress(stress, frame.volume) if self.virial else None
@@ -151,6 +166,13 @@ class Vasp(Program):
         numbers, positions, forces = (parts.ungrouped(v, order) for v in (atoms.numbers, atoms.positions, forces))
         check_geometry(frame, numbers, atoms.cell.array, positions)
         return energy, forces, stress
+
+
+def check_converged(text: str) -> None:
+    """Raise LabelError unless the OUTCAR of a step says that it converged."""
+    if CONVERGED not in text:
+        steps = len(re.findall(r"Iteration +\d+\( *\d+\)", text))
+        raise LabelError(f"VASP: SCF not converged after {steps} iterations (NELM)")
 
 
 def _tags(options: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,45 @@
+"""What can be seen of a training by deepmd before it begins; see :func:`pfdhpc.engines.registry.trainer_checks`."""
+
+from ...config.train import ModelSection, TrainSection
+from ...errors import InputError
+from .checkpoint import is_compiled, kind_of
+from .parent import branch_of, check_training, open_parent
+from .settings import check_deepmd_input
+from .typemap import retyped
+
+
+def check(model: ModelSection, train: TrainSection, labels: bool | None) -> list[str]:
+    """Problems of ``train.deepmd``, and what the pre-trained model has against how it is to be fine-tuned."""
+    problems = check_deepmd_input(train, model) + _kind(model, train)
+    return problems if problems or labels is None else check_training(model, train, labels)
+
+
+def _kind(model: ModelSection, train: TrainSection) -> list[str]:
+    """Whether the model is one of those ``train.type`` is for; one that cannot be read is told of by :func:`facts`."""
+    if model.calculator is not None:
+        return []
+    try:
+        kind = kind_of(branch_of(model))
+    except InputError:
+        return []
+    if is_compiled(kind) == (train.type == "dpa4"):
+        return []
+    if train.type == "dpa4":
+        return [f'train.type: "dpa4", but the model is a {kind}; remove the key']
+    return [
+        f"model.checkpoint: it is a {kind}, which deepmd freezes to .pt2 only, for one machine: LAMMPS does not run it"
+        ' here; set train.type = "dpa4" to fine-tune it and explore with ASE. As a teacher it is given with'
+        ' model.calculator = "deepmd.calculator.DP", model.model_argument = "model"'
+    ]
+
+
+def facts(model: ModelSection) -> tuple[list[str], tuple[str, ...]]:
+    """What is wrong with the pre-trained model and its branch, and the type map if nothing is.
+
+    The model is built, as a training would: that it can be read does not mean that this deepmd knows it.
+    """
+    try:
+        state = retyped(open_parent(model), model.type_map)
+    except InputError as error:
+        return error.problems, ()
+    return [], tuple(state["_extra_state"]["model_params"]["type_map"])

@@ -34,10 +34,12 @@ step() {
 }
 
 step ruff check .
-# What runs in one process side by side, a file at a time; real jobs one after another.
-jobs=(tests/e2e tests/faults tests/slurm)
-step python -m pytest -n 2 --dist loadfile tests --ignore=tests/mpi "${jobs[@]/#/--ignore=}" "$@"
-step python -m pytest "${jobs[@]}" "$@"
+# Two side by side, a file at a time; what is about time, faults and Slurm's one node, one after another.
+timed=(tests/e2e/test_walltime.py tests/faults tests/slurm)
+apart=(tests/mpi tests/e2e "${timed[@]}")
+step python -m pytest -n 2 --dist loadfile tests "${apart[@]/#/--ignore=}" "$@"
+step python -m pytest -n 2 --dist loadfile tests/e2e "${timed[@]/#/--ignore=}" --durations=10 "$@"
+step python -m pytest "${timed[@]}" "$@"
 for ranks in 1 2 4; do
     # Through mpi4py a failure on one rank ends the job instead of leaving the others waiting.
     step mpiexec -n "$ranks" python -m mpi4py -m pytest -x -q -p no:cacheprovider tests/mpi

@@ -110,8 +110,7 @@ class Product:
     frozen: Path  # .pth, for LAMMPS and every other program deepmd is part of
     compressed: bool
     reason: str = ""  # why it is not compressed, where it was asked for
-    energy_change: float = float("nan")  # largest change of compression on the frames it was compared on, eV/atom
-    force_change: float = float("nan")  # the same of any force component, eV/Å
+    force_change: float = float("nan")  # largest of a force component by compression, on the frames compared, eV/Å
 
 
 class Trainer(ABC):

@@ -21,10 +21,6 @@ def citations(run: RunData) -> list[Citation]:
     return [paper for paper in PAPERS if paper.used(run)]
 
 
-def _descriptor(run: RunData) -> str:
-    return run.config["select"]["descriptor"]["type"]
-
-
 def _selects_by_entropy(run: RunData) -> bool:
     return run.config["select"]["method"] != "random"
 

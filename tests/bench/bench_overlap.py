@@ -12,10 +12,9 @@ there. Prints medians over the seeds and the ratios to lock-step.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -28,10 +27,11 @@ from ase.md.langevin import Langevin
 from ase.units import fs
 
 from pfdhpc.data import Frame
-from pfdhpc.parallel.ledger import read_tracks
+from pfdhpc.parallel.ledger import Track, read_tracks
+from pfdhpc.report.timeline import utilization
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from e2e.jobs import PRETRAINED  # noqa: E402
+from e2e.jobs import PRETRAINED, finish  # noqa: E402
 
 CALCULATOR = '''
 import hashlib, math, random, time
@@ -60,7 +60,7 @@ seed = {seed}
 [run]
 directory = "run"
 [ranks]
-explorer.teams = {explorers}
+explorer.teams = 1
 [model]
 checkpoint = "{model}"
 branch = "MPtrj_PBE"
@@ -141,38 +141,41 @@ def measure(options: argparse.Namespace, cv: float, staleness: str, seed: int) -
         for metal, atoms in METALS.items():
             write(folder / f"{metal}.vasp", atoms, format="vasp")
         text = INPUT.format(
-            seed=seed, explorers=1, model=PRETRAINED, picks=options.picks, folder=folder, labels=options.labels,
+            seed=seed, model=PRETRAINED, picks=options.picks, folder=folder, labels=options.labels,
             timeout=10 * options.seconds, systems="".join(SYSTEM.format(name=metal) for metal in METALS),
             arguments=f"{{ mean = {options.seconds}, cv = {cv}, faults = {str(cv >= 1).lower()}, seed = {seed} }}",
         )  # fmt: skip
         text += f"[overlap]\nstaleness = {json.dumps(int(staleness) if staleness.isdigit() else staleness)}\n"
         (folder / "input.toml").write_text(text)
-        program = [sys.executable, "-m", "mpi4py", "-m", "pfdhpc", "run", "input.toml"]
-        command = ["mpiexec", "-n", str(options.ranks), *program]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(done.stdout + done.stderr)
+        finish(folder / "input.toml", options.ranks, seconds=3600)
         return figures(folder / "run", options.target)
 
 
 def figures(run: Path, target: float) -> dict[str, float]:
     """Of a finished run: when the target was reached, what it took, and shares of that time."""
     tracks = read_tracks(run / "ledger")
-    work = [(start, start + length, state, track.role) for track in tracks if track.role != "coordinator"
-            for start, length, state in zip(track.starts, track.lengths, track.states, strict=True)]  # fmt: skip
-    begin = min(start for start, _, state, _ in work if state.split()[0] not in NOT_AT_WORK)
+    workers = [track for track in tracks if track.role != "coordinator"]
+    begin = min(at for track in workers for at, state in zip(track.starts, track.states, strict=True)
+                if state.split()[0] not in NOT_AT_WORK)  # fmt: skip
     curve = learning_curve(run)
     reached = [at for at, error in curve if error <= target]
     last = min(reached, default=curve[-1][0])
-    shares = {}
-    for role in ("labeler", "explorer", "trainer"):
-        busy = sum(max(min(stop, last) - max(start, begin), 0) for start, stop, state, mine in work
-                   if mine == role and state.split()[0] not in NOT_AT_WORK)  # fmt: skip
-        shares[role] = busy / (last - begin) / sum(track.role == role for track in tracks)
-    labels = sum(int(stop <= last) for _, stop, state, _ in work if state == "label")
-    found = {"seconds": last - begin, "labels": labels, "reached": bool(reached)}
-    return {**found, "models": sum(int(at <= last) for at, _ in curve), **shares, "curve": curve}
+    worked = utilization([within(track, begin, last) for track in workers])
+    ends = [at for track in workers for at, state in zip(track.starts + track.lengths, track.states, strict=True)
+            if state == "label"]  # fmt: skip
+    found = {"seconds": float(last - begin), "labels": sum(int(at <= last) for at in ends), "reached": bool(reached)}
+    return {
+        **found,
+        "models": sum(int(at <= last) for at, _ in curve),
+        **{role: shares["busy"] for role, shares in worked.items()},
+        "curve": curve,
+    }
+
+
+def within(track: Track, begin: float, end: float) -> Track:
+    """What a rank did in a span of time."""
+    starts, stops = np.maximum(track.starts, begin), np.minimum(track.starts + track.lengths, end)
+    return replace(track, starts=starts, lengths=np.maximum(stops - starts, 0.0))
 
 
 def learning_curve(run: Path) -> list[tuple[float, float]]:

@@ -9,9 +9,6 @@ all teams have started to the last evaluation; ``start`` and ``end`` are what th
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +16,8 @@ from pathlib import Path
 from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from bench_overlap import CALCULATOR  # noqa: E402
+from e2e.jobs import PRETRAINED, finish, results_of  # noqa: E402
 
 INPUT = """
 workflow = "finetune"
@@ -26,7 +25,7 @@ seed = 3
 [run]
 directory = "run"
 [ranks]
-explorer.teams = {explorers}
+explorer.teams = 1
 [model]
 checkpoint = "{model}"
 branch = "MPtrj_PBE"
@@ -93,24 +92,16 @@ def real(options: argparse.Namespace, folder: Path, ranks: int, staleness: int):
     """Run one; its configuration and the seconds it took from the command to its end."""
     from ase.build import bulk
     from ase.io import write
-    from bench_overlap import CALCULATOR
-    from e2e.jobs import PRETRAINED
 
     from pfdhpc.config import load
 
     (folder / "slow.py").write_text(CALCULATOR)
     write(folder / "cu.vasp", bulk("Cu", cubic=True), format="vasp")
-    values = {"explorers": 1, "model": PRETRAINED, "folder": folder, "mean": options.seconds, "cv": options.cv}
+    values = {"model": PRETRAINED, "folder": folder, "mean": options.seconds, "cv": options.cv}
     text = INPUT.format(rounds=options.rounds, staleness=staleness, **values)
     (folder / "input.toml").write_text(text)
-    program = [sys.executable, "-m", "mpi4py", "-m", "pfdhpc", "run", "input.toml"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
-    done = subprocess.run(
-        ["mpiexec", "-n", str(ranks), *program], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
+    finish(folder / "input.toml", ranks, seconds=3600)
     return load(folder / "input.toml"), time.monotonic() - started
 
 
@@ -135,7 +126,7 @@ def figures(run: Path) -> tuple[float, int, float]:
     )
     coordinator = tracks[0]
     ready = next(begin for begin, state in zip(coordinator.starts, coordinator.states, strict=True) if state != "start")
-    labels = json.loads((run / "final" / "results.json").read_text())["labels"]
+    labels = results_of(run)["labels"]
     return ended - ready, labels, ready - coordinator.starts[0]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from e2e.jobs import finish, write_copper  # noqa: E402
+from e2e.jobs import finish, results_of, write_copper  # noqa: E402
 
 LAMMPS = """
 units metal
@@ -111,7 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         finish(write_copper(folder, rounds=3))
-        found = json.loads((folder / "run" / "final" / "results.json").read_text())
+        found = results_of(folder / "run")
         training = [item["train_seconds"] - item["step_seconds"] for item in found["rounds"]]
         overhead = found["overhead_seconds"]
         same, other = swap_model(folder)

@@ -1,5 +1,6 @@
 """Starting real jobs from the tests, as a user does: mpiexec, a real model, LAMMPS, deepmd training."""
 
+import json
 import os
 import re
 import signal
@@ -113,8 +114,13 @@ class Job:
         self.process.wait(30)
 
 
-def finish(path: Path, n_ranks: int = 4) -> str:
+def finish(path: Path, n_ranks: int = 4, seconds: float = 400) -> str:
     """Run a job to its end, which must be a good one; returns its output."""
     job = Job(path, n_ranks)
-    assert job.wait() == 0, job.text()
+    assert job.wait(seconds) == 0, job.text()
     return job.text()
+
+
+def results_of(run: Path) -> dict:
+    """What a finished run tells of itself."""
+    return json.loads((run / "final" / "results.json").read_text())

@@ -1,10 +1,9 @@
 """The distillation job for real: a teacher explores and labels; a student learns, is compressed, is tried in LAMMPS."""
 
-import json
 import signal
 
 import pytest
-from e2e.jobs import PRETRAINED, Job, finish, write_copper
+from e2e.jobs import PRETRAINED, Job, finish, results_of, write_copper
 
 from pfdhpc.store.store import read_records
 
@@ -32,9 +31,19 @@ def done(tmp_path_factory):
     return folder, finish(write_distillation(folder))
 
 
+def check_opinions(records, rel):
+    """The three frames explored in the first round carry the student's error at its teacher's labels."""
+    explored = [record for record in records if record.origin.round == 1]
+    assert len(explored) == 3
+    for record in explored:
+        difference = record.prediction.forces - record.label.forces
+        assert record.origin.deviation == pytest.approx((difference**2).sum(axis=1).max() ** 0.5, rel=rel)
+    return explored
+
+
 def test_the_student_is_judged_by_the_teacher_and_ready_for_production(done):
     folder, output = done
-    found = json.loads((folder / "run" / "final" / "results.json").read_text())
+    found = results_of(folder / "run")
     production = found["production"]
     assert production["product"].startswith("compressed") and production["atoms"] == 32
     assert production["student_speed"] > 3 * production["teacher_speed"]
@@ -49,12 +58,7 @@ def test_labels_are_the_teachers_and_candidates_carry_the_students_opinion(done)
     records = read_records(done[0] / "run" / "frames")
     levels = {record.labelling.level for record in records}
     assert len(levels) == 1 and levels.pop().startswith("teacher-")
-    explored = [record for record in records if record.origin.round == 1]
-    assert len(explored) == 3
-    for record in explored:
-        difference = record.prediction.forces - record.label.forces
-        # LAMMPS and the labeler evaluate the teacher alike: the deviation is the student's error
-        assert record.origin.deviation == pytest.approx((difference**2).sum(axis=1).max() ** 0.5, rel=1e-3)
+    check_opinions(records, rel=1e-3)  # LAMMPS and the labeler evaluate the teacher alike
 
 
 def test_a_killed_distillation_goes_on_to_the_same_student(done, tmp_path):
@@ -67,7 +71,7 @@ def test_a_killed_distillation_goes_on_to_the_same_student(done, tmp_path):
     job.wait_for("round 1  label")
     job.kill()
     finish(path)
-    models = [json.loads((f / "run" / "final" / "results.json").read_text())["model"] for f in (done[0], tmp_path)]
+    models = [results_of(f / "run")["model"] for f in (done[0], tmp_path)]
     assert models[0] == models[1]
 
 

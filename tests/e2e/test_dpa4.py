@@ -1,8 +1,6 @@
 """The whole chain with a DPA-4: fine-tuned by low-rank adapters, explored with ASE, distilled for LAMMPS."""
 
-import json
-
-from e2e.jobs import COPPER, finish
+from e2e.jobs import COPPER, finish, results_of
 from e2e.test_distill import STUDENT
 from models import tiny_checkpoint
 
@@ -34,9 +32,9 @@ def test_a_dpa4_is_fine_tuned_and_distilled_in_one_job(tmp_path, capsys):
     assert (tmp_path / "run" / "finetune" / "final" / "model.pt").is_file()
     assert "teacher (ASE)" in output and "student vs teacher" in output
     final = tmp_path / "run" / "distill" / "final"
-    results = json.loads((final / "results.json").read_text())
+    results = results_of(tmp_path / "run" / "distill")
     assert results["production"]["product"].startswith("compressed") and (final / "model.pth").is_file()
-    facts = [json.loads((tmp_path / "run" / "finetune" / "final" / "results.json").read_text()), results]
+    facts = [results_of(tmp_path / "run" / "finetune"), results]
     assert facts[0]["finetuned"]["total"]["force"] > 0 and facts[1]["test_data"]["teacher"]["total"]["force"] > 0
     assert main(["report", str(tmp_path / "run" / "finetune"), "-o", str(tmp_path / "report.html")]) == 0
     assert "dp --pt freeze" in (tmp_path / "run" / "finetune" / "final" / "MODEL_CARD.md").read_text()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from e2e.jobs import PRETRAINED, Job, finish, write_copper
+from e2e.jobs import PRETRAINED, Job, finish, results_of, write_copper
 from stores import problems_of
 
 from pfdhpc.store.store import read_records
@@ -18,11 +18,7 @@ def fingerprint(folder):
         (r.label_id, repr(r.origin), r.label.energy, r.prediction and r.prediction.energy)
         for r in read_records(folder / "run" / "frames")
     ]
-    return frames, results(folder)["model"]
-
-
-def results(folder):
-    return json.loads((folder / "run" / "final" / "results.json").read_text())
+    return frames, results_of(folder / "run")["model"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def test_the_summary_shows_rounds_errors_and_where_things_are(done):
 
 
 def test_the_results_are_complete_and_the_model_learned(done):
-    found = results(done[0])
+    found = results_of(done[0] / "run")
     assert found["ended"] == "max_rounds" and found["labels"] == 5 + 3 + 3
     assert found["train"] + found["validation"] + found["held_out"] == found["labels"]
     assert found["finetuned"]["total"]["force"] < found["pretrained"]["total"]["force"]
@@ -158,6 +154,6 @@ def test_a_job_of_many_teams_and_a_restart_on_other_ranks(tmp_path):
     path.write_text(text.replace("[model]", ranks))
     output = finish(path, n_ranks=6)
     assert "1 trainer, 2 explorers, 1 labeler" in output
-    assert results(tmp_path)["labels"] == 8
+    assert results_of(tmp_path / "run")["labels"] == 8
     path.write_text(text.replace("max_rounds = 1", "max_rounds = 2"))
-    assert "resumed" in finish(path) and results(tmp_path)["labels"] == 11
+    assert "resumed" in finish(path) and results_of(tmp_path / "run")["labels"] == 11

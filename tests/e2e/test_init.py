@@ -1,12 +1,11 @@
 """A job that begins with dynamics by its labelers, for real: killed in the middle of it, and resumed."""
 
-import json
 from functools import partial
 
 import ase.io
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from e2e.jobs import Job, finish, write_copper
+from e2e.jobs import Job, finish, results_of, write_copper
 
 from pfdhpc.config import load
 from pfdhpc.engines.registry import make_labeler
@@ -70,7 +69,7 @@ def test_killed_in_its_aimd_a_job_loses_no_label_and_makes_none_twice(tmp_path):
     assert "resumed: round 0, init" in output and "test.data" in output
     assert dynamics(read_records(run / "frames")) == expected
     assert not any(part.problems for part in check_store(run / "frames"))
-    results = json.loads((run / "final" / "results.json").read_text())
+    results = results_of(run)
     assert results["rounds"][0]["labelled"] == 12 and results["test_data"]["frames"] == 1
     for name in ("pretrained", "final"):
         assert results["test_data"][name]["total"]["force"] > 0

@@ -1,10 +1,8 @@
 """Fine-tuning modes through whole jobs: a branch that is replayed, in a run that is killed; parts that are frozen."""
 
-import json
-
 import pytest
 from ase.build import bulk
-from e2e.jobs import PRETRAINED, Job, finish, write_copper
+from e2e.jobs import PRETRAINED, Job, finish, results_of, write_copper
 from engines.test_modes import write_xyz
 from engines.test_trainer import make_records
 
@@ -46,7 +44,7 @@ def test_the_replayed_branch_is_trained_in_every_round_and_told_of(replayed):
     for output in (first, second):
         assert "replayed branch MatPES_r2SCAN: force error on its held-out frames from" in output
     assert "gone on after step" in second
-    results = json.loads((folder / "run" / "final" / "results.json").read_text())
+    results = results_of(folder / "run")
     branch = read_branches(folder / "run" / "models" / f"{results['model']}.pt")["MatPES_r2SCAN"]
     parent = heads(single_task(read(PRETRAINED), "MatPES_r2SCAN"))
     found = heads(branch)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from e2e.jobs import Job, finish, write_copper
+from e2e.jobs import Job, finish, results_of, write_copper
 
 from pfdhpc.cli.main import main
 from pfdhpc.config import load
@@ -56,7 +56,7 @@ def test_both_runs_are_there_and_the_links_show_the_last(done):
     assert "finetune on 4 ranks" not in second  # it was complete
     assert read_status(run)["state"] == "complete"
     assert (run / "final").resolve() == (run / "distill" / "final").resolve()
-    results = json.loads((run / "final" / "results.json").read_text())
+    results = results_of(run)
     assert results["production"]["product"].startswith("compressed")
 
 

@@ -1,12 +1,10 @@
 """A committee of real models on a pool of frames, killed between two of its members."""
 
-import json
-
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read, write
-from e2e.jobs import PRETRAINED, Job, finish
+from e2e.jobs import PRETRAINED, Job, finish, results_of
 
 from pfdhpc.cli.main import main
 from pfdhpc.data.io import read_frames
@@ -82,7 +80,7 @@ def test_what_was_labelled_before_the_kill_is_not_labelled_again(done):
 
 
 def test_the_run_tells_what_the_committee_thought(done):
-    results = json.loads((done[0] / "run" / "final" / "results.json").read_text())
+    results = results_of(done[0] / "run")
     first = results["rounds"][1]
     assert first["accurate"] + first["candidates"] + first["failed"] == 20 - 5
     assert first["labelled"] == 3 and first["errors"]["total"]["n_frames"] == 3

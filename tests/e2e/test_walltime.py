@@ -1,9 +1,8 @@
 """A job shorter than the run: it stops by itself in time, and goes on when it is started again."""
 
-import json
 import time
 
-from e2e.jobs import Job, finish, write_copper
+from e2e.jobs import Job, finish, results_of, write_copper
 
 from pfdhpc.store.status import read_status
 from pfdhpc.store.store import read_records
@@ -33,4 +32,4 @@ def test_a_run_stops_before_what_does_not_fit_and_completes_when_run_again(tmp_p
     path.write_text(text)
     assert "resumed" in finish(path)
     assert held <= {record.label_id for record in read_records(run / "frames")}
-    assert json.loads((run / "final" / "results.json").read_text())["labels"] == 5 + 3
+    assert results_of(run)["labels"] == 5 + 3

@@ -4,13 +4,12 @@ A signal with notice, a kill of the whole job and two jobs on one directory are 
 """
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 
 import pytest
-from e2e.jobs import Job, finish
+from e2e.jobs import Job, finish, results_of
 from faults.kills import RANKS, WRITER, Victim, faults_of_store, stored, write_faulty
 from stores import records_in
 
@@ -18,10 +17,6 @@ from pfdhpc.store.checkpoint import checkpoint_paths
 from pfdhpc.store.folder import shard_paths
 from pfdhpc.store.status import read_status
 from pfdhpc.store.store import Store
-
-
-def results(folder):
-    return json.loads((folder / "run" / "final" / "results.json").read_text())
 
 
 def cut_short(path):
@@ -92,7 +87,7 @@ def test_whichever_rank_is_killed_no_label_is_lost_or_doubled_and_the_run_comple
     assert killed.lost() == 0
     assert faults_of_store(killed.folder) == []
     assert read_status(killed.folder / "run")["state"] == "complete"
-    assert results(killed.folder)["labels"] == len(stored(killed.folder)) > 8
+    assert results_of(killed.folder / "run")["labels"] == len(stored(killed.folder)) > 8
 
 
 def test_a_failed_scf_and_forces_that_are_no_numbers_are_rejected_and_the_rest_goes_on(killed):
@@ -100,7 +95,7 @@ def test_a_failed_scf_and_forces_that_are_no_numbers_are_rejected_and_the_rest_g
     reasons = [reason for _, reason in store.rejected()]
     assert any("SCFError: no convergence" in reason for reason in reasons)
     assert any("not finite" in reason for reason in reasons)
-    rounds = results(killed.folder)["rounds"]
+    rounds = results_of(killed.folder / "run")["rounds"]
     assert sum(item["labelled"] for item in rounds) == len(store)
     assert sum(item["rejected"] for item in rounds) == len(reasons)
 
@@ -108,12 +103,12 @@ def test_a_failed_scf_and_forces_that_are_no_numbers_are_rejected_and_the_rest_g
 def test_damaged_newest_checkpoints_cost_nothing(killed):
     """One with a bit turned and one cut short: the run goes on from the one before, to the same end."""
     folder, before = killed.folder, stored(killed.folder)
-    model = results(folder)["model"]
+    model = results_of(folder / "run")["model"]
     newest = checkpoint_paths(folder / "run" / "checkpoints")
     turn_a_bit(newest[-1])
     cut_short(newest[-2])
     finish(killed.path)
-    assert stored(folder) == before and results(folder)["model"] == model
+    assert stored(folder) == before and results_of(folder / "run")["model"] == model
     assert faults_of_store(folder) == []
 
 

@@ -1,11 +1,10 @@
 """A job that is killed in a training that is kept as it goes: the next one goes on from there."""
 
-import json
 import os
 import re
 import signal
 
-from e2e.jobs import Job, finish, write_copper
+from e2e.jobs import Job, finish, results_of, write_copper
 from faults.kills import RANKS, faults_of_store, pid_of
 
 from pfdhpc.engines.train.restart import kept_step
@@ -29,7 +28,7 @@ def test_a_kill_in_a_long_training_costs_the_steps_since_it_was_kept(tmp_path):
     assert re.findall(r"round 0 +train .* gone on after step (\d+)", output.replace("\n", " ")) == [str(kept)]
     assert read_status(run)["progress"] > before
     assert faults_of_store(tmp_path) == [] and kept_step(scratch) == 0, "nothing of it stays"
-    results = json.loads((run / "final" / "results.json").read_text())
+    results = results_of(run)
     assert results["labels"] == 5 + 3
     steps = [float(line.split()[0]) for line in (scratch / "lcurve.out").read_text().splitlines() if line[0] != "#"]
     assert steps == sorted(steps) and (steps[0], steps[-1]) == (1, 200)

@@ -39,9 +39,9 @@ def produce(checkpoint: Path, frames: Sequence[Frame], directory: Path, compress
     limits = TOLERANCE["float32" if params["descriptor"].get("precision") == "float32" else "float64"]
     if energy <= limits[0] and force <= limits[1]:  # false for NaN too
         plain.unlink()
-        return Product(target, True, "", energy, force)
+        return Product(target, True, "", force)
     reason = f"compression changes energies by {energy:.1e} eV/atom and forces by {force:.1e} eV/Å"
-    return Product(plain.replace(target), False, reason, energy, force)
+    return Product(plain.replace(target), False, reason, force)
 
 
 def _unfit(params: dict[str, Any]) -> str:

@@ -1,13 +1,22 @@
 """Log files per rank, and the terminal lines of the coordinator."""
 
 import logging
+import os
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+_OF_LAUNCHER = "OMPI_UNIVERSE_SIZE" in os.environ
+"""Open MPI's gives each rank a terminal, also where its own output is a file, which a live panel would spoil."""
+console = Console(
+    highlight=False,
+    emoji=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() and not _OF_LAUNCHER else 110,
+    force_terminal=False if _OF_LAUNCHER else None,
+)
 """The terminal; only the coordinator and the command line write to it."""
 
 

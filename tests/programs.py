@@ -1,6 +1,8 @@
 """VASP, ABACUS and CP2K in the tests: sections of inputs whose program is a stand-in."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +97,38 @@ def section(kind, folder, changes=None, behaviour="", processes=1, version="old"
     }
     given = merged(options(kind, folder / "files"), changes or {})
     return LabelSection(type=kind, options=given, launch=launch, **more)
+
+
+def moved(seed, strain=None):
+    atoms = frame(strain).to_atoms()
+    atoms.rattle(0.05, seed=seed)
+    return Frame.from_atoms(atoms)
+
+
+def kept(folder):
+    """The folder of the only label that was kept."""
+    (found,) = (path for path in (folder / "labels").iterdir() if not path.name.startswith("."))
+    return found
+
+
+def after(seconds, patience=2.0):
+    """A wish to stop that comes so many seconds from now; a program then has ``patience`` to end by itself."""
+    moment = time.monotonic() + seconds
+    return lambda: patience if time.monotonic() > moment else None
+
+
+def ended_by_itself(folder, kind):
+    name = {"vasp": "OUTCAR", "abacus": "OUT.ABACUS/running_scf.log", "cp2k": "standard.out"}[kind]
+    words = {"vasp": "aborting job", "abacus": "convergence has not been achieved", "cp2k": "by external request"}[kind]
+    return (kept(folder) / name).is_file() and words in (kept(folder) / name).read_text()
+
+
+def running(folder):
+    """The processes that work below a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            found += [process.name] if os.readlink(process / "cwd").startswith(str(folder)) else []
+        except OSError:  # it ended, or is another user's
+            continue
+    return found

@@ -344,7 +344,7 @@ def test_held_out_frames_do_not_come_back_by_an_import(copy, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("distilling", [False, True])
-def test_the_trainer_compares_both_models_on_test_data(tmp_path, distilling):
+def test_the_trainer_compares_both_models_on_test_data(tmp_path, monkeypatch, distilling):
     """Fine-tuning: the aligned parent and the final model; a distillation: the teacher and the student."""
     from pfdhpc.data import Label, Labelling, Record
     from pfdhpc.roles import messages as m
@@ -356,37 +356,34 @@ def test_the_trainer_compares_both_models_on_test_data(tmp_path, distilling):
     class Engine:
         """Forces that tell which model predicted, and for which frame."""
 
-        def align(self, checkpoint, records, directory):
-            from types import SimpleNamespace
-
-            return SimpleNamespace(checkpoint=checkpoint)
-
         def predict(self, checkpoint, frames):
             off = {"parent": 0.3, "teacher": 0.2, "final": 0.1}[checkpoint.stem]
             return [Label(7.0 * len(frame), np.full((len(frame), 3), off)) for frame in frames]
 
     config = make_config(tmp_path)
+    monkeypatch.setattr("pfdhpc.roles.evaluator.make_trainer", lambda *_: Engine())
     program = TrainerProgram(config, RunFolder(tmp_path / "run"), None)
-    program._engine = Engine()
     frames = [Frame.from_atoms(atoms) for atoms in labelled(6)]
     records = [Record(f, label=Label(0.0, np.zeros((4, 3))), labelling=Labelling("x", "x")) for f in frames]
     ids = tuple(record.label_id for record in records)
     parent, teacher, final = (m.ModelRef(0, name) for name in ("parent", "teacher", "final"))
     who = {"parent": None, "teacher": teacher} if distilling else {"parent": parent, "teacher": None}
     order = m.Evaluate(
-        "evaluate/1", who["parent"], final, ids[:1], ids[1:3], ids[3:], who["teacher"], records=tuple(records)
+        "evaluate/0/0", who["parent"], final, ids[:1], ids[1:3], ids[3:], who["teacher"], records=tuple(records)
     )
     answer = program.handle(order)
     assert len(answer.final) == 2 and len(answer.parent) == (0 if distilling else 2)
-    state = RunState(phase=EVALUATE, fixed_ids=ids[3:], teacher=who["teacher"], history=(RoundRecord(0),))
+    parts = {"train_ids": ids[:1], "test_ids": ids[1:3], "fixed_ids": ids[3:], "models": (parent, final)}
+    state = RunState(phase=EVALUATE, teacher=who["teacher"], history=(RoundRecord(0),), **parts)
     by_id = dict(zip(ids, records, strict=True))
-    state = apply(config, state.issued("evaluate/1", "trainer-0"), answer, lambda keys: [by_id[key] for key in keys])
+    state = apply(config, state.issued("evaluate/0/0", "trainer-0"), answer, lambda keys: [by_id[key] for key in keys])
     assert state.fixed["final"].total.force == pytest.approx(0.1)
     assert state.fixed["teacher" if distilling else "pretrained"].total.force == pytest.approx(
         0.2 if distilling else 0.3
     )
-    energies = {name: table.total.energy for name, table in state.fixed.items()}
-    assert all(value == pytest.approx(0.0 if distilling else 7.0) for value in energies.values())
+    assert state.fixed["final"].total.energy == pytest.approx(0.0 if distilling else 7.0)
+    before = state.fixed["teacher" if distilling else "pretrained"]
+    assert before.total.energy == pytest.approx(0.0, abs=1e-9), "by a fit to these frames, or to the training frames"
 
 
 def test_frames_that_wait_are_not_labelled_again_when_their_labels_were_imported():

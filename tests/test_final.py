@@ -90,7 +90,7 @@ def test_a_finished_run_hands_everything_over():
     for expected in ("# Model card: Cu", "0.050", "600 to 600 K", "must not be used", "LennardJones", "10 labels",
                      "did not", "sha256", "doi.org"):  # fmt: skip
         assert expected in card
-    assert json.loads((final / "results.json").read_text())["labels"] == 10
+    assert json.loads((final / "RESULTS.json").read_text())["labels"] == 10
     from ase.io import read
 
     frames = read(final / "train.extxyz", ":", parallel=False)

@@ -10,14 +10,18 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 import specimens
+from toys import ToyRun, make_config
 
 from pfdhpc.cli.main import main
+from pfdhpc.config.label import EXTERNAL
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
 from pfdhpc.report import environments, errors
+from pfdhpc.report.citations import citations
 from pfdhpc.report.evidence import HeldOut, keep_held_out, read_chosen, read_held_out
 from pfdhpc.report.reading import read_run
 from pfdhpc.report.sections import production, refusals, tiles
 from pfdhpc.report.standing import standing
+from pfdhpc.store.status import write_status
 
 TITLES = ("What was done", "Learning curve", "Errors on held-out frames", "What was selected", "Rejected and failed",
           "Where the time went", "How to cite", "Provenance")  # fmt: skip
@@ -168,6 +172,36 @@ def test_status_counts_the_queue_and_forecasts(tmp_path):
     assert found.eta is not None and found.eta > 0 and found.elapsed > 60
 
 
+def test_a_run_that_says_nothing_any_more_may_be_gone(tmp_path, capsys):
+    """Its node failed: from another one its lock tells nothing."""
+    run = tmp_path / "run"
+    shutil.copytree(specimens.stopped(), run)
+    (run / "run.lock").write_text('{"host": "node17", "pid": 1, "since": ""}')
+    status = json.loads((run / "status.json").read_text())
+    for minutes, told in ((5, False), (45, True)):
+        then = datetime.now().astimezone() - timedelta(minutes=minutes)
+        status |= {"state": "running", "updated": then.isoformat()}
+        (run / "status.json").write_text(json.dumps(status))
+        assert main(["status", str(run)]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ("no sign of life for 45 min: if its job on node17 is gone" in shown) == told
+    assert standing(run).host == "node17"
+
+
+def test_a_job_with_nothing_new_says_so_now_and_again(tmp_path, monkeypatch):
+    """Its status is then as young as the job is alive, however long a label takes."""
+    counts = []
+    monkeypatch.setattr("pfdhpc.roles.desk.TELL", 0.0)  # of labels it tells at once, in both
+    for pulse in (1e9, 0.0):
+        told = []
+        tell = lambda *given, told=told, **more: told.append(1) or write_status(*given, **more)  # noqa: E731
+        monkeypatch.setattr("pfdhpc.roles.books.write_status", tell)
+        monkeypatch.setattr("pfdhpc.roles.desk.PULSE", pulse)
+        assert ToyRun(make_config(tmp_path / f"{pulse:g}")).run() == 0
+        counts.append(len(told))
+    assert counts[1] > counts[0]
+
+
 def test_status_follows_until_the_end(tmp_path, capsys, monkeypatch):
     from pfdhpc.cli import live
 
@@ -180,6 +214,14 @@ def test_status_follows_until_the_end(tmp_path, capsys, monkeypatch):
     assert main(["status", str(run), "-f", "--json"]) == 0
     states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
     assert states == ["running", "complete"]
+
+
+@pytest.mark.parametrize("kind", EXTERNAL)
+def test_the_program_that_labelled_is_cited(kind):
+    run = read_run(specimens.finished(), frames=False)
+    run = replace(run, config={**run.config, "label": {**run.config["label"], "type": kind}})
+    found = [paper for paper in citations(run) if paper.why == "labels"]
+    assert len(found) == 2 and found[0].link.startswith("https://doi.org/") and not found[1].link
 
 
 def test_runs_are_compared(tmp_path, capsys):

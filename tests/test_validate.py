@@ -12,10 +12,12 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
 from models import frozen, tiny_checkpoint
+from programs import computed, section
 
 from pfdhpc.cli.main import main
-from pfdhpc.cli.validate_labels import labeler, planned
+from pfdhpc.cli.validate_labels import labeler, planned, spawner
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
+from pfdhpc.errors import InputError, LabelError
 from pfdhpc.report import labelled, likeness, physics, validation
 from pfdhpc.report.reading import read_run
 from pfdhpc.report.validation import Answers, Questions, ask
@@ -86,6 +88,16 @@ def test_a_labeler_answers_like_the_model_it_is(copper):
         assert mine[1] == pytest.approx(model[1], rel=0.02)
 
 
+def test_a_labeler_whose_volume_is_another_one_is_followed_there():
+    """A model that was off by 7 %: its minimum lies beyond the volumes about that of the model."""
+    small = bulk("Cu", a=3.62 * 0.93 ** (1 / 3))
+    asked = []
+    found = physics.equation_of_state(small, labelled.ByLabels(lambda frame: asked.append(1) or by_emt(frame), silent))
+    assert found.volume == pytest.approx(11.56, rel=0.01) and len(found.volumes) <= 7 < len(asked) <= 11
+    with pytest.raises(physics.NoCrystal, match="no minimum"):
+        physics.equation_of_state(bulk("Cu", a=3.1), EMT())
+
+
 def test_labels_without_a_virial_tell_that_they_have_no_stiffness():
     found = Answers("Cu", "labels")
     no_virial = lambda frame: Label(by_emt(frame).energy, by_emt(frame).forces)  # noqa: E731
@@ -124,8 +136,44 @@ def test_the_price_is_told_before_and_what_is_left_out_for_it():
     run = SimpleNamespace(config=config, labelled=records(3, seconds=60.0))
     offer = planned(run, {"Cu": bulk("Cu", cubic=True)}, False, None)
     assert offer.of("Cu") == [] and "--label would ask for the equation of state of Cu: 7 labels" in offer.lines()[0]
-    config["label"]["type"] = "vasp"
+    config["label"]["type"] = "offline"
     assert planned(run, {"Cu": bulk("Cu")}, False, None).lines() == []  # which cannot be asked here
+    for kind in ("offline", "teacher"):
+        config["label"]["type"] = kind
+        with pytest.raises(InputError, match="--label: "):
+            planned(run, {"Cu": bulk("Cu")}, False, 1.0)
+
+
+def by_program(folder, monkeypatch, **changes):
+    """A run whose labels are by a program, in teams of four; two cores are there."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    values = section("vasp", folder, **changes).model_dump(mode="json")
+    values["launch"] |= {"processes": None, "command": f"{values['launch']['command']} {{ranks}}"}
+    config = {"label": values, "ranks": {"labeler": {"ranks": 4}}}
+    return SimpleNamespace(directory=folder / "run", config=config, labelled=records(3, seconds=1.0))
+
+
+def test_a_program_is_launched_for_what_the_labeler_is_asked(tmp_path, monkeypatch):
+    """On the cores there are here; its time is foretold from that of the run's teams."""
+    run = by_program(tmp_path, monkeypatch, processes=2)
+    crystals = {"Cu": bulk("Cu", cubic=True)}
+    assert "7 labels of 4 atoms, about 14 s" in planned(run, crystals, False, None).lines()[0]
+    with spawner(run, 1.0) as starts:
+        plan = planned(run, crystals, False, 1.0, starts)
+        assert plan.of("Cu") == [labelled.EQUATION]
+        frame = Frame.from_atoms(crystals["Cu"])
+        energy, forces, _ = computed(frame)
+        found = plan.label("Cu", frame)
+        assert found.energy == pytest.approx(energy) and found.forces == pytest.approx(forces, abs=1e-5)
+    assert len(list((tmp_path / "run" / "labels").iterdir())) == 1  # which launch.keep asks for
+
+
+def test_a_program_that_the_minutes_are_too_few_for_is_ended(tmp_path, monkeypatch):
+    run = by_program(tmp_path, monkeypatch, processes=2, behaviour="hang")
+    with spawner(run, 1.0) as starts:
+        label = labeler(run, 0.5 / 60, starts)
+        with pytest.raises(physics.NoCrystal, match="minutes of --label are over"):
+            label("Cu", Frame.from_atoms(bulk("Cu", cubic=True)))
 
 
 def test_the_structure_of_labelled_frames_is_found_again_by_their_own_potential(copper):
@@ -203,18 +251,21 @@ def test_bad_requests_are_clear(real, tmp_path, capsys):
     assert "--md-steps 5: give 0 for no dynamics, or 20 or more" in told and "--temperature 0" in told
 
 
-def test_a_system_is_labelled_with_its_own_options(monkeypatch):
+def test_a_system_is_labelled_with_its_own_options(tmp_path, monkeypatch):
     asked = []
 
     def answer(frame, changes, timeout):
         asked.append(changes)
-        return SimpleNamespace(energy=1.0)
+        if len(asked) == 1:
+            raise LabelError("SCF did not converge")
+        return by_emt(frame)
 
     monkeypatch.setattr("pfdhpc.engines.registry.make_labeler", lambda *given: SimpleNamespace(label=answer))
-    own = {"mode": {"name": "pw", "ecut": 900}}
+    own, aid = {"mode": {"name": "pw", "ecut": 900}}, {"maxiter": 500}
     values = {"type": "gpaw", "options": {"mode": {"name": "pw", "ecut": 400}}, "systems": {"Cu": own}}
-    label = labeler(SimpleNamespace(config={"label": values}), 1.0)
-    assert label("Cu", None).energy == label("other", None).energy == 1.0
-    assert asked == [own, {}]
+    run = SimpleNamespace(directory=tmp_path, config={"label": {**values, "retries": [aid]}})
+    label, copper = labeler(run, 1.0), Frame.from_atoms(bulk("Cu"))
+    assert label("Cu", copper).energy == label("other", copper).energy == by_emt(copper).energy
+    assert asked == [own, {**own, **aid}, {}]  # as in a run: what failed is tried again as the input says
     with pytest.raises(physics.NoCrystal, match="0 minutes of --label are over"):
-        labeler(SimpleNamespace(config={"label": values}), 0.0)("Cu", None)
+        labeler(run, 0.0)("Cu", copper)

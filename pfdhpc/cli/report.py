@@ -47,7 +47,7 @@ def report(options: argparse.Namespace) -> int:
 
 def standing(run) -> str:
     """Where a run stands, in a sentence."""
-    results = run.directory / "final" / "results.json"
+    results = run.directory / "final" / "RESULTS.json"
     if run.complete and results.is_file():
         return json.loads(results.read_text())["verdict"]
     condition, reason = run.status.get("state", "unknown"), run.status.get("reason", "")

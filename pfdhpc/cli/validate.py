@@ -14,7 +14,7 @@ from ..errors import EXIT_COMPLETE, InputError, StoreError
 from ..log import console
 from .arguments import run_path
 from .quiet import quiet
-from .validate_labels import MINUTES, Plan, planned
+from .validate_labels import MINUTES, Plan, planned, spawner
 
 SHORTEST = 20
 """Steps of a dynamics that anything can be read off."""
@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("run", type=run_path, metavar="RUN", help="run directory")
     source = "crystals to ask about, any format ASE reads (default: the structures of the run's systems)"
     add("--structures", type=Path, nargs="+", metavar="FILE", help=source)
-    text = f"the labeler of the run answers too, as far as its labels take no more than MIN minutes ({MINUTES:g})"
+    text = (
+        f"the labeler of the run answers too, as far as its labels take no more than MIN minutes ({MINUTES:g});"
+        " programs are launched on the cores here"
+    )
     add("--label", type=float, nargs="?", const=MINUTES, metavar="MIN", help=text)
     add("--temperature", type=float, metavar="K", help="of the dynamics (the run's lowest)")
     add("--md-steps", type=int, default=200, metavar="N", help="steps of the dynamics; 0: none (200)")
@@ -46,10 +49,11 @@ def validate(options: argparse.Namespace) -> int:
     explore = run.config["explore"]
     temperature = temperatures(run)[0] if options.temperature is None else options.temperature
     questions = Questions(temperature, explore["timestep"], options.md_steps, options.phonons)
-    plan = planned(run, structures, options.phonons, options.label)
-    for line in plan.lines():
-        console.print(line, style="dim", markup=False, soft_wrap=True)
-    answers = _asked(run, structures, models, questions, plan)
+    with spawner(run, options.label) as starts:
+        plan = planned(run, structures, options.phonons, options.label, starts)
+        for line in plan.lines():
+            console.print(line, style="dim", markup=False, soft_wrap=True)
+        answers = _asked(run, structures, models, questions, plan)
     count = f"{len(structures)} structure{'s' * (len(structures) > 1)}"
     shown = Table(title=f"{count}, dynamics at {temperature:g} K", title_justify="left")
     head, rows = table(answers)

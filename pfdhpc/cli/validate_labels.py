@@ -1,19 +1,28 @@
 """The labeler's part in ``pfdhpc validate``: what it is asked, as far as its labels are affordable."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config.label import EXTERNAL, LabelSection
+from ..engines.isolated.spawner import Spawner
 from ..errors import InputError, LabelError
+from ..parallel.devices import visible_gpus
 
 if TYPE_CHECKING:
     from ..report.labelled import Price
 
 HERE = ("ase", "deepmd", "gpaw")
 """Labelers that run in this process."""
+TEAM = "validate"
+"""What labels made here are called among those of the run's teams."""
 MINUTES = 30.0
 """That labels may take where --label says no more."""
+PATIENCE = 5.0
+"""Seconds a program has to end by itself when they are over."""
 
 
 @dataclass(frozen=True)
@@ -51,46 +60,82 @@ def _span(seconds: float) -> str:
     )
 
 
-def planned(run: Any, structures: Mapping[str, Any], phonons: bool, minutes: float | None) -> Plan:
-    """What is asked within so many minutes; nothing, but told of, where they are None. Raises InputError."""
+def spawner(run: Any, minutes: float | None) -> AbstractContextManager[Spawner | None]:
+    """What starts the labeler's programs, if it is one of those and is asked; to be made before threads start."""
+    wanted = minutes is not None and run.config["label"]["type"] in EXTERNAL
+    return Spawner() if wanted else nullcontext()
+
+
+def planned(
+    run: Any, structures: Mapping[str, Any], phonons: bool, minutes: float | None, starts: Spawner | None = None
+) -> Plan:
+    """What is asked within so many minutes; nothing, but told of, where they are None. Raises InputError.
+
+    ``starts``: what :func:`spawner` gave.
+    """
     from ..report.labelled import affordable, prices, seconds_by
 
-    if minutes is None and run.config["label"]["type"] not in HERE:
+    kind, team = run.config["label"]["type"], run.config["ranks"]["labeler"]["ranks"]
+    if minutes is None and kind not in (*HERE, *EXTERNAL):
         return Plan()
-    team = run.config["ranks"]["labeler"]["ranks"]
-    wanted = prices(structures, phonons, seconds_by(run.labelled, team))
+    slower = team / _processes(run) if kind in EXTERNAL else team
+    wanted = prices(structures, phonons, seconds_by(run.labelled, slower))
     if minutes is None:
         return Plan(left=wanted)
     taken, left = affordable(wanted, 60 * minutes)
-    return Plan(taken, left, labeler(run, minutes), minutes)
+    return Plan(taken, left, labeler(run, minutes, starts), minutes)
 
 
-def labeler(run: Any, minutes: float) -> Callable[[str, Any], Any]:
+def labeler(run: Any, minutes: float, starts: Spawner | None = None) -> Callable[[str, Any], Any]:
     """The label of a frame of a system by the run's labeler on this rank, for so long; raises InputError.
 
-    A system of ``label.systems`` has options of its own.
+    A system of ``label.systems`` has options of its own. Programs run on the cores of this process.
     """
-    from ..config.label import LabelSection
-    from ..config.load import parse_section
+    from ..engines.label.checks import label_with_ladder
     from ..engines.registry import make_labeler
     from ..report.physics import NoCrystal
+    from ..roles.folder import RunFolder
+
+    section, end = _section(run), time.monotonic() + 60 * minutes
+    over = lambda: PATIENCE if time.monotonic() > end else None  # noqa: E731
+    engine = make_labeler(section, None, starts, RunFolder(run.directory).engine_log(TEAM), over)
+
+    def label(system: str, frame: Any) -> Any:
+        problem = None
+        if over() is None:
+            try:
+                return label_with_ladder(engine, frame, section.of(system), None)[0]
+            except LabelError as error:
+                problem = error
+        if over() is not None:
+            raise NoCrystal(f"the {minutes:g} minutes of --label are over") from problem
+        raise NoCrystal(f"a label failed: {problem}") from problem
+
+    return label
+
+
+def _section(run: Any) -> LabelSection:
+    """[label] as it is asked here; raises InputError for what cannot answer."""
+    from ..config.load import parse_section
 
     values = run.config["label"]
     if values["type"] == "teacher":
         raise InputError("--label: the teacher labels here, which is among the models already; leave it out")
-    if values["type"] not in HERE:
-        text = f'--label: label.type = "{values["type"]}" needs a job of its own; here {", ".join(HERE)} can label'
-        raise InputError(text)
+    if values["type"] not in (*HERE, *EXTERNAL):
+        known = ", ".join((*HERE, *EXTERNAL))
+        raise InputError(f'--label: label.type = "{values["type"]}" computes nothing that could be asked; {known} do')
     section = parse_section("label", LabelSection, {**values, "isolation": "none"})
-    engine = make_labeler(section, None)
-    end = time.monotonic() + 60 * minutes
+    if section.launch is None:
+        return section
+    environment = {"CUDA_VISIBLE_DEVICES": ",".join(visible_gpus()), **section.launch.env}
+    launch = section.launch.model_copy(update={"processes": _processes(run), "env": environment})
+    return section.model_copy(update={"launch": launch})
 
-    def label(system: str, frame: Any) -> Any:
-        if time.monotonic() > end:
-            raise NoCrystal(f"the {minutes:g} minutes of --label are over")
-        try:
-            return engine.label(frame, section.of(system).attempts[0], section.timeout)
-        except LabelError as error:
-            raise NoCrystal(f"a label failed: {error}") from error
 
-    return label
+def _processes(run: Any) -> int:
+    """Of a program here: as many as a team's, but no more than this process has cores, unless the input says how many.
+
+    No number depends on it.
+    """
+    team, cores = run.config["ranks"]["labeler"]["ranks"], len(os.sched_getaffinity(0))
+    return run.config["label"]["launch"].get("processes") or min(team, cores)

@@ -58,10 +58,11 @@ class LaunchSection(Section):
         None, description="where labels are computed, e.g. a node's own disk; default: labels in the run directory"
     )
     keep: bool = Field(False, description="keep the folders of good labels too")
-    resident: bool = Field(
+    resident: Literal[False, True, "shell"] = Field(
         False,
-        description="keep the program running from label to label (qe, cp2k: an i-PI socket; vasp: its interactive "
-        "mode), which then depend a little, within the convergence, on what came before",
+        description="keep the program running from label to label, which then depend a little, within the convergence, "
+        'on what came before: true (qe, cp2k: an i-PI socket; vasp: its interactive mode) or "shell" (cp2k: its shell, '
+        "which needs no socket)",
     )
     resident_labels: int = Field(50, ge=1, description="labels after which a resident program is started anew")
 

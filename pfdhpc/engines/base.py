@@ -125,10 +125,6 @@ class Trainer(ABC):
         """One training round; raises TaskError when it diverges."""
 
     @abstractmethod
-    def align(self, checkpoint: Path, records: Sequence[Record], directory: Path) -> TrainResult:
-        """``checkpoint`` with its per-element energy bias aligned to labelled ``records``, nothing trained."""
-
-    @abstractmethod
     def produce(self, checkpoint: Path, frames: Sequence[Frame], directory: Path, compress: bool) -> Product:
         """The model frozen for production, compressed if asked for and if it then predicts the same on ``frames``."""
 

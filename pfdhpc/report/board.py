@@ -29,7 +29,17 @@ def board(found: Standing, name: str) -> Group:
     head = Text.assemble((found.state, STYLES.get(found.state, "bold")), "  ", name)
     if found.reason not in ("", found.phase):
         head.append(f"\n{found.reason}")
+    if not found.over and found.silent > SILENCE:
+        head.append(f"\n{_silence(found)}", "yellow")
     return Group(head, lines(found))
+
+
+def _silence(found: Standing) -> str:
+    where = f" on {found.host}" if found.host else ""
+    return (
+        f"no sign of life for {duration(found.silent)}: if its job{where} is gone (squeue, qstat, ps), run it again; it"
+        " goes on from what is saved"
+    )
 
 
 def lines(found: Standing) -> Table:

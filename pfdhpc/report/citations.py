@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..config.label import EXTERNAL
 from .reading import RunData
 
 
@@ -111,9 +112,43 @@ PAPERS = (
     ),
     Citation(
         "labels",
+        "Giannozzi et al., Advanced capabilities for materials modelling with Quantum ESPRESSO, J. Phys.: Condens. "
+        "Matter 29, 465901 (2017)",
+        "https://doi.org/10.1088/1361-648X/aa8f79",
+        lambda run: _label(run) == "qe",
+    ),
+    Citation(
+        "labels",
+        "Kresse, Furthmüller, Efficient iterative schemes for ab initio total-energy calculations using a plane-wave "
+        "basis set, Phys. Rev. B 54, 11169 (1996)",
+        "https://doi.org/10.1103/PhysRevB.54.11169",
+        lambda run: _label(run) == "vasp",
+    ),
+    Citation(
+        "labels",
+        "Kühne et al., CP2K: An electronic structure and molecular dynamics software package - Quickstep: Efficient "
+        "and accurate electronic structure calculations, J. Chem. Phys. 152, 194103 (2020)",
+        "https://doi.org/10.1063/5.0007045",
+        lambda run: _label(run) == "cp2k",
+    ),
+    Citation(
+        "labels",
+        "Li et al., Large-scale ab initio simulations based on systematically improvable atomic basis, Comput. Mater. "
+        "Sci. 112, 503 (2016)",
+        "https://doi.org/10.1016/j.commatsci.2015.07.004",
+        lambda run: _label(run) == "abacus",
+    ),
+    Citation(
+        "labels",
+        "the papers of the functional and of the pseudopotentials that [label] names",
+        "",
+        lambda run: _label(run) in EXTERNAL,
+    ),
+    Citation(
+        "labels",
         "the program behind the calculator of [label], and its functional",
         "",
-        lambda run: _label(run) not in ("gpaw", "teacher"),
+        lambda run: _label(run) not in ("gpaw", "teacher", *EXTERNAL),
     ),
     Citation(
         "the trust band of a committee",

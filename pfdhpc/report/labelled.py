@@ -53,7 +53,7 @@ class Price:
 
 def prices(structures: Mapping[str, Atoms], phonons: bool, seconds: Callable[[int], float]) -> list[Price]:
     """What can be asked, the cheapest kind first. ``seconds(n)``: of a label of n atoms."""
-    asked = [(EQUATION, lambda atoms: (len(physics.STRAINS), len(atoms)))]
+    asked = [(EQUATION, lambda atoms: (2 * physics.SIDE + 1, len(atoms)))]
     asked.append((ELASTIC, lambda atoms: (12 * RELAXATION, len(atoms))))
     if phonons:
         asked.append((PHONONS, lambda atoms: (6 * len(atoms), len(atoms) * int(np.prod(physics.repeats(atoms))))))

@@ -14,8 +14,9 @@ from ase import Atoms, units
 FMAX = 0.005
 """eV/Å (and eV/Å³ times a length for the cell): where a relaxation ends."""
 RELAX_STEPS = 300
-STRAINS = np.linspace(-0.06, 0.06, 7)
-"""Changes of the volume of an equation of state."""
+STEP, SIDE, FURTHER = 0.02, 3, 4
+"""Of an equation of state: relative change of the volume from one to the next, how many there are to each side, and
+how many more at most towards a minimum that is not well among these."""
 STRAIN = 0.005
 """Of a lattice vector, for the elastic constants."""
 MD_ATOMS = 64
@@ -96,15 +97,25 @@ def lattice(cell: Sequence[float]) -> str:
 
 
 def equation_of_state(atoms: Atoms, calculator: object) -> Equation:
-    """``atoms`` scaled by :data:`STRAINS`, the inner coordinates kept; raises NoCrystal without a minimum."""
-    scaled = []
-    for strain in STRAINS:
+    """``atoms`` scaled, the inner coordinates kept, about the volume they have or, if that is another one, about the
+    lowest in energy; raises NoCrystal without a minimum in reach."""
+
+    def scaled(step: int) -> Atoms:
         image = atoms.copy()
-        image.set_cell(atoms.cell * (1 + strain) ** (1 / 3), scale_atoms=True)
-        scaled.append(image)
-    volumes = np.array([image.get_volume() for image in scaled]) / len(atoms)
-    energies = np.array([energy(image, calculator) for image in scaled]) / len(atoms)
-    return fitted(volumes, energies)
+        image.set_cell(atoms.cell * (1 + STEP * step) ** (1 / 3), scale_atoms=True)
+        return image
+
+    found = {step: energy(scaled(step), calculator) for step in range(-SIDE, SIDE + 1)}
+    for _ in range(FURTHER):
+        lowest, first, last = min(found, key=found.get), min(found), max(found)
+        if first + 2 <= lowest <= last - 2:
+            break
+        beyond = first - 1 if lowest < first + 2 else last + 1
+        found[beyond] = energy(scaled(beyond), calculator)
+    lowest = min(found, key=found.get)
+    near = sorted(step for step in found if abs(step - lowest) <= SIDE)
+    volumes = np.array([scaled(step).get_volume() for step in near]) / len(atoms)
+    return fitted(volumes, np.array([found[step] for step in near]) / len(atoms))
 
 
 def energy(atoms: Atoms, calculator: object) -> float:

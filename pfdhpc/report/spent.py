@@ -94,7 +94,7 @@ def _figures(run: RunData, tracks: Sequence[Track]) -> list[list[str]]:
 
 
 def _results(run: RunData) -> Mapping[str, Any]:
-    path = run.directory / "final" / "results.json"
+    path = run.directory / "final" / "RESULTS.json"
     return json.loads(path.read_text()) if path.is_file() else {}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..store.lock import holder
 from .reading import RunData, read_run, status_of
 from .timeline import sampled
 from .timeline import utilization as utilization_of
@@ -32,7 +33,7 @@ class Standing:
     rejected: int
     queue: int | None  # frames waiting for a label; None where that is not known
     elapsed: float
-    silent: float  # since its last word
+    silent: float  # since its last word; a job of several ranks says one every minute
     core_hours: float
     labels_per_hour: float | None
     eta_phase: float | None
@@ -41,6 +42,7 @@ class Standing:
     measured_seconds: Mapping[str, float] = field(default_factory=dict)
     force_rmse: Mapping[str, float] = field(default_factory=dict)  # by round, of the exploring model on new labels
     criterion: float | None = None
+    host: str = ""  # where its coordinator is, or was
     candidates: int = 0  # of the present round
     under_way: int | None = None  # frames that labelers are at work on
     dropped: int = 0  # overlapped: picks that became redundant before a labeler began
@@ -98,6 +100,7 @@ def standing(directory: Path, now: datetime | None = None, utilization: Shares |
         measured_seconds=status["measured_seconds"],
         force_rmse={str(r["round"]): r["errors"]["total"]["force"] for r in run.rounds if r["errors"] is not None},
         criterion=run.config["converge"]["force_rmse"],
+        host=holder(directory),
         candidates=status.get("candidates", 0) if running else 0,
         under_way=under_way,
         dropped=max(sum(dropped.values()), status.get("dropped", 0)),

@@ -149,14 +149,19 @@ class Trained(Answer):
 
 @dataclass(frozen=True)
 class Evaluated(Answer):
-    """Predictions of the test frames, in the order of their ids."""
+    """Predictions of a part of the test frames, or of all, in the order of their ids.
+
+    The energies of the parent are as it predicts them in a part, and aligned to the training frames in the whole.
+    """
 
     test_ids: tuple[str, ...]
     parent: tuple[Label, ...]
     final: tuple[Label, ...]
     product: str = ""  # a student's model for production: whether it is compressed, and if not, why
-    fixed_before: tuple[Label, ...] = ()  # the parent, aligned, or the teacher on the frames of test.data
+    fixed_before: tuple[Label, ...] = ()  # the parent or the teacher on the frames of test.data
     fixed_final: tuple[Label, ...] = ()
+    energies: tuple[float, ...] = ()  # of the parent on the training frames, eV
+    role: str = "trainer"  # of the team
 
 
 @dataclass(frozen=True)

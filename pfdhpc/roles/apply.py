@@ -1,17 +1,17 @@
 """``state = apply(config, state, answer)``: what an answer means. Pure; an answer is filed once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import singledispatch
 
 from ..config import Config
-from ..data import Record
 from . import messages as m
 from .aimd import advanced, unfinished
 from .converge import reason_to_end
+from .evaluation import Lookup, take_in
 from .flow import answered, flow, requeued
 from .forecast import measured
-from .metrics import ErrorTable, error_table, exploring_errors
+from .metrics import exploring_errors
 from .pool import scanned
 from .rounds import next_round
 from .split import assign
@@ -19,9 +19,6 @@ from .state import DONE, EVALUATE, EXPLORE, INIT, LABEL, PROBE, SELECT, TRAIN, W
 
 MAX_ATTEMPTS = 3
 """So often a selection is made again without teams that did not answer; then the round has no picks."""
-
-Lookup = Callable[[Sequence[str]], Sequence[Record]]
-"""From label ids to labelled records, as the store gives them."""
 
 
 def apply(config: Config, state: RunState, answer: m.Answer, known: Lookup) -> RunState:
@@ -254,34 +251,7 @@ def _round_done(config: Config, state: RunState) -> RunState:
 
 @_apply.register
 def _(answer: m.Evaluated, config, state, known):
-    records = known(answer.test_ids)
-    state = state.spent("trainer", answer.seconds)
-    if records:
-        state = replace(
-            state,
-            pretrained=error_table(records, answer.parent) if answer.parent else None,
-            finetuned=error_table(records, answer.final),
-        )
-    state = replace(state, fixed=_fixed_errors(state, answer, known))
-    if config.student is None:
-        return replace(state, phase=DONE)
-    return replace(state, phase=PROBE if config.student.probe_steps else DONE, production={"product": answer.product})
-
-
-def _fixed_errors(state: RunState, answer: m.Evaluated, known: Lookup) -> dict[str, ErrorTable]:
-    """On test.data: of the model the run was given, and of the final one.
-
-    A teacher need not count energies from where these labels do, nor need its student: constants per element do not
-    count as errors then.
-    """
-    if not answer.fixed_final:
-        return {}
-    records, distilling = known(state.fixed_ids), state.teacher is not None
-    before = "teacher" if distilling else "pretrained"
-    return {
-        before: error_table(records, answer.fixed_before, aligned=not distilling),
-        "final": error_table(records, answer.fixed_final, aligned=not distilling),
-    }
+    return take_in(config, state, answer, known)
 
 
 @_apply.register

@@ -47,8 +47,8 @@ def hand_over(coordinator: Coordinator, verdict: str) -> None:
         _export(coordinator.store, ids, folder.final / f"{name}.extxyz")
     models = {name: _digest(folder.final / name) for name in reversed(config.train.final_names)}
     publish(folder.final / "MODEL_CARD.md", model_card(run, known, models, verdict).encode())
-    if coordinator.evaluated is not None:
-        found = coordinator.evaluated
+    if state.evaluated is not None:
+        found = state.evaluated
         keep_held_out(folder.directory, HeldOut(found.test_ids, found.parent, found.final))
 
 

@@ -204,7 +204,7 @@ class Coordinator(Desk):
             self.books.status(self.state, "failed", self.state.failure)
             self.listener.say(f"failed: {self.state.failure}")
             return EXIT_BUG
-        if self.evaluated is not None:
+        if self.state.evaluated is not None:
             self.folder.conclude(self.state.model.digest, self.config.train.final_names)
             if self.config.student is None:
                 hand_over(self.folder, self.state, self.store)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..config import Config
 from ..engines.label.level import Levels
 from ..parallel.channel import Channel
-from ..parallel.layout import Layout, Team
+from ..parallel.layout import TRAINER, Layout, Team
 from ..parallel.ledger import WAIT, ledger
 from ..store.store import Store
 from . import messages as m
@@ -16,6 +16,7 @@ from .apply import apply, lose
 from .books import Books
 from .elastic import unmanned
 from .estimate import unconfirmed
+from .evaluation import KIND, patience
 from .filing import Filing
 from .flow import useful
 from .folder import RunFolder
@@ -26,6 +27,8 @@ from .unjudged import Unjudged
 
 TELL = 1.0
 """Seconds between two reports of new labels in status.json: on some file systems each takes as long as many a label."""
+PULSE = 60.0
+"""Seconds after which status.json is written although there is nothing new: that is how others know the job lives."""
 POLL = 0.25
 """Seconds the coordinator sleeps at most before it looks at the clock and the signals again."""
 
@@ -50,7 +53,6 @@ class Listener:
 class Desk:
     """One run of one job. ``levels`` are the levels of theory labels are made at.
 
-    ``evaluated`` is the answer with the predictions of the held-out frames, if it came in this job;
     ``overheads`` holds, by kind of order, the seconds from sending an order to its answer being
     filed (committed, for a label) less those the team worked on it.
     """
@@ -74,7 +76,6 @@ class Desk:
         self._unjudged = Unjudged()
         self._reported = 0.0  # when the last selection's root told its outcome
         self.overheads: dict[str, list[float]] = {}
-        self.evaluated: m.Evaluated | None = None
         self.store: Store  # these three are there when the run has been taken up
         self.books: Books
         self._filing: Filing
@@ -110,8 +111,8 @@ class Desk:
         self._news |= bool(settled)
 
     def _tell(self) -> None:
-        """That labels have come: a job killed from now on has got on."""
-        if self._news and time.monotonic() - self._told >= TELL:
+        """That labels have come: a job killed from now on has got on. And, now and again, that it lives."""
+        if time.monotonic() - self._told >= (TELL if self._news else PULSE):
             self.books.status(self.state, "running", self.state.phase)
             self._news, self._told = False, time.monotonic()
 
@@ -140,8 +141,6 @@ class Desk:
     def _apply(self, answer: m.Answer) -> None:
         before = self.state
         self.state = apply(self.config, self.books.aged(before), answer, self.store.records)
-        if isinstance(answer, m.Evaluated):
-            self.evaluated = answer
         if isinstance(answer, m.Selected) and answer.report is not None:
             self._reported = time.monotonic()
         sent = self._sent.pop(answer.order_id, None)
@@ -177,6 +176,8 @@ class Desk:
         if frames := m.frames_of(order_id):
             attempts = 1 + len(self.config.label.retries)
             return 60 + 2 * self.config.label.timeout * attempts * len(frames)
+        if order_id.startswith(KIND) and not self._sent[order_id].team.startswith(TRAINER):
+            return min(patience(self.state), self.config.run.overdue)
         if order_id.startswith("select/") and self.state.reported:  # the others have ended: so should this one
             return self._reported - self._sent[order_id].at + 4 * self.config.select.patience
         return self.config.run.overdue

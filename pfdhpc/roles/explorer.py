@@ -15,7 +15,9 @@ from ..data import Record
 from ..engines.base import Explorer, SegmentResult
 from ..engines.registry import make_explorer
 from ..errors import InputError
+from ..parallel.layout import EXPLORER
 from . import messages as m
+from .evaluator import Evaluator
 from .folder import RunFolder
 from .judge import Published, judged
 from .pool import ACCURATE, FAILED, Scanner
@@ -32,6 +34,7 @@ class ExplorerProgram:
         self._model = ""
         self._published = Published(folder)
         self._scanner = Scanner(config, folder) if config.pool else None
+        self._evaluator = Evaluator(config, folder, EXPLORER, spawner=spawner)
 
     def ready(self, team: str) -> m.Ready:
         """Build the engine, which opens its program: one that does not start is bad input too."""
@@ -82,6 +85,10 @@ class ExplorerProgram:
             return self._selector.select(order)
         except InputError as error:
             raise RuntimeError(f"selection is not possible: {error}") from error
+
+    @handle.register
+    def _(self, order: m.Evaluate) -> m.Answer:
+        return self._evaluator.help(order)
 
     @handle.register
     def _(self, order: m.Probe) -> m.Answer:

@@ -17,7 +17,7 @@ NAMES = {"pretrained": "pre-trained", "teacher": "teacher", "final": "final mode
 
 
 def fixed_results(state: RunState) -> dict[str, Any] | None:
-    """For results.json, None where there are no such frames. In a distillation energies count up to constants per
+    """For RESULTS.json, None where there are no such frames. In a distillation energies count up to constants per
     element."""
     if not state.fixed_ids:
         return None

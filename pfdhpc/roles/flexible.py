@@ -16,5 +16,5 @@ class FlexibleProgram:
         return m.Ready(team, problems)
 
     def handle(self, order: m.Order) -> m.Answer:
-        exploring = isinstance(order, m.Explore | m.Scan | m.Select | m.Probe)
+        exploring = isinstance(order, m.Explore | m.Scan | m.Select | m.Probe | m.Evaluate)
         return (self._explorer if exploring else self._labeler).handle(order)

@@ -13,6 +13,7 @@ from statistics import median
 from ..config import Config
 from ..parallel.layout import EXPLORER, Layout, Team
 from . import messages as m
+from .evaluation import KIND, seconds_left
 from .state import RunState
 
 KEPT = 15
@@ -119,7 +120,7 @@ def _(answer: m.Imported, config, state):
 
 @_costs.register
 def _(answer: m.Evaluated, config, state):
-    yield "evaluate", answer.seconds
+    yield KIND, answer.seconds
 
 
 def _key(state: RunState, kind: str) -> str:
@@ -162,11 +163,6 @@ def _(order: m.Train, config, state):
 @forecast.register
 def _(order: m.Select, config, state):
     return typical(state, "select")
-
-
-@forecast.register
-def _(order: m.Evaluate, config, state):
-    return typical(state, "evaluate")
 
 
 def label_seconds(state: RunState, n_atoms: int) -> float | None:
@@ -256,9 +252,11 @@ def within(config: Config, state: RunState, layout: Layout, orders: Orders, left
 
 
 def cost(config: Config, state: RunState, layout: Layout, order: m.Order) -> float | None:
-    """Seconds until an order bears fruit: its own, but for a segment those of all that is lost at a stop."""
+    """Seconds until an order bears fruit: its own, but for segments and evaluations those of all that a stop loses."""
     if isinstance(order, m.Explore | m.Scan):
         return exploration_seconds(config, state, layout)
+    if isinstance(order, m.Evaluate) and (each := typical(state, KIND)) is not None:
+        return seconds_left(config, state, layout, each)
     return forecast(order, config, state)
 
 

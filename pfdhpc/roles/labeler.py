@@ -14,7 +14,9 @@ from ..engines.label.ending import Wish, never
 from ..engines.label.level import Levels, levels_of
 from ..engines.registry import make_labeler
 from ..errors import InputError, LabelError
+from ..parallel.layout import LABELER
 from . import messages as m
+from .evaluator import Evaluator
 from .folder import RunFolder
 from .judge import Published
 from .state import teacher_level
@@ -29,7 +31,9 @@ class LabelerProgram:
     def __init__(self, config: Config, comm: Any, spawner: Any = None, called_off: Wish = never):
         self._config, self._comm, self._spawner, self._called_off = config, comm, spawner, called_off
         self._engine = None
-        self._published = Published(RunFolder(config.run.directory))
+        folder = RunFolder(config.run.directory)
+        self._published = Published(folder)
+        self._evaluator = Evaluator(config, folder, LABELER, spawner=spawner)
 
     def ready(self, team: str) -> m.Ready:
         """Build the engine: what the program itself refuses is bad input too."""
@@ -73,6 +77,10 @@ class LabelerProgram:
         from .aimd import carry_out
 
         return carry_out(self._engine, self._config.label, self._config.init.aimd, self._comm, order)
+
+    @handle.register
+    def _(self, order: m.Evaluate) -> m.Answer:
+        return self._evaluator.help(order)
 
     def _computed(self, records: Sequence[Record]) -> list[Answer]:
         """Labels by the program, those of each system with its own options."""

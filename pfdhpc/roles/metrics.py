@@ -5,7 +5,8 @@ theory is off by a constant per element: ``aligned=False`` takes the minimum-nor
 of such constants out of the energy differences first.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,22 @@ def error_table(records: Sequence[Record], predictions: Sequence[Label], aligned
     )
 
 
+def compositions(records: Sequence[Record]) -> list[Counter[int]]:
+    """Of each record: number of atoms by atomic number."""
+    return [Counter(record.frame.numbers.tolist()) for record in records]
+
+
+def energies_by_element(counts: Sequence[Mapping[int, int]], energies: np.ndarray) -> dict[int, float]:
+    """Energies by atomic number whose sums over :func:`compositions` fit ``energies``, (n_frames,) eV, best.
+
+    The least-squares solution of minimum norm: what compositions cannot tell apart is shared equally.
+    """
+    elements = sorted({z for count in counts for z in count})
+    matrix = np.array([[count.get(z, 0) for z in elements] for count in counts], float)
+    fit = np.linalg.lstsq(matrix, energies, rcond=None)[0]
+    return dict(zip(elements, fit.tolist(), strict=True))
+
+
 def exploring_errors(records: Sequence[Record]) -> ErrorTable | None:
     """Errors of the exploring models' own predictions, made before any training saw the labels."""
     tested = [record for record in records if record.prediction is not None]
@@ -63,9 +80,9 @@ def _energy_differences(records, predictions, aligned: bool) -> np.ndarray:
     differences = np.array([p.energy - r.label.energy for r, p in zip(records, predictions, strict=True)])
     if aligned:
         return differences
-    elements = np.unique(np.concatenate([record.frame.numbers for record in records]))
-    counts = np.array([[(record.frame.numbers == z).sum() for z in elements] for record in records], float)
-    return differences - counts @ np.linalg.lstsq(counts, differences, rcond=None)[0]
+    counts = compositions(records)
+    constants = energies_by_element(counts, differences)
+    return differences - [sum(n * constants[z] for z, n in count.items()) for count in counts]
 
 
 def _row(record: Record, prediction: Label, energy: float) -> tuple[np.ndarray, float, np.ndarray | None]:

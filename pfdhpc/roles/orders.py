@@ -145,14 +145,15 @@ class Train(Order):
 
 @dataclass(frozen=True)
 class Evaluate(Order):
-    """Predict held-out frames with the parent (bias aligned to the training frames) and the final model."""
+    """A part of the evaluation: predict frames with the parent and, those that never train, with the final model."""
 
     parent: ModelRef | None  # None: a student had none
     final: ModelRef
-    train_ids: tuple[str, ...]
+    train_ids: tuple[str, ...]  # to these the parent's energies will be aligned
     test_ids: tuple[str, ...]
     fixed_ids: tuple[str, ...] = ()  # of test.data
     teacher: ModelRef | None = None  # what is compared with the final model on these, where there is no parent
+    product: bool = False  # make the model for production, too, and compare it on the training frames
     records: tuple[Record, ...] = ()
 
 

@@ -32,6 +32,8 @@ JOB_ONLY = (
     "ranking",
     "offered",
     "turned",
+    "evaluated_parts",
+    "evaluated",
 )
 """Fields of the state that belong to one job and are not kept."""
 CLASS = "class:"

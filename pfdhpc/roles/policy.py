@@ -16,7 +16,7 @@ from ..config.select import SelectSection
 from ..engines.base import SegmentTask
 from ..parallel.layout import EXPLORER, LABELER, TRAINER, Layout, Team
 from ..select.bandwidth import given_bandwidth
-from . import aimd
+from . import aimd, evaluation
 from . import messages as m
 from .elastic import seated
 from .flow import CYCLE, capacity, queued, training_due
@@ -282,11 +282,9 @@ def _parent(config: Config, state: RunState, first: bool) -> tuple[m.ModelRef | 
 
 
 def _evaluate(config: Config, state: RunState, layout: Layout):
-    parent = None if state.teacher else state.models[0]
-    order = m.Evaluate(
-        f"evaluate/{state.round}", parent, state.model, state.train_ids, state.test_ids, state.fixed_ids, state.teacher
-    )
-    yield from _one(state, layout, TRAINER, order)
+    idle = [team for role in (EXPLORER, LABELER) for team in _idle(state, layout, role)]
+    helpers = [team for team in idle if evaluation.can_help(config, state, layout, team)]
+    yield from evaluation.orders(config, state, list(_idle(state, layout, TRAINER)), helpers)
 
 
 def _probe(config: Config, state: RunState, layout: Layout):

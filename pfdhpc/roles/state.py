@@ -6,7 +6,7 @@ from typing import Any
 
 from ..data import Frame, Record
 from ..engines.label.level import Levels
-from .messages import ModelRef, Order, Select, Train, Trajectory
+from .messages import Evaluated, ModelRef, Order, Select, Train, Trajectory
 from .metrics import ErrorTable
 
 IMPORT, LABEL, TRAIN, EXPLORE, SELECT, EVALUATE, PROBE, DONE = (
@@ -84,7 +84,7 @@ class RunState:
     history: tuple[RoundRecord, ...] = ()
     pretrained: ErrorTable | None = None  # on the held-out frames
     finetuned: ErrorTable | None = None
-    production: Mapping[str, Any] = field(default_factory=dict)  # of a student: plain values, as in results.json
+    production: Mapping[str, Any] = field(default_factory=dict)  # of a student: plain values, as in RESULTS.json
     ended: str = ""  # why the run is over
     given: int = 0  # labels the user brought along
     elapsed: float = 0.0  # seconds, over all jobs of the run
@@ -113,6 +113,8 @@ class RunState:
     ranking: tuple[str, ...] = ()  # frame ids it picked, best first
     offered: tuple[str, ...] = ()  # frame ids that wait for a label and are ranked anew by the selection under way
     turned: frozenset[str] = frozenset()  # flexible teams that label now; the others explore
+    evaluated_parts: Mapping[str, Evaluated] = field(default_factory=dict)  # those done of the evaluation, by order id
+    evaluated: Evaluated | None = None  # all of it, if it was made in this job
 
     @property
     def model(self) -> ModelRef:

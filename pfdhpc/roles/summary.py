@@ -1,4 +1,4 @@
-"""What a finished run leaves for its user: the table, results.json and errors.png."""
+"""What a finished run leaves for its user: the table, RESULTS.json and errors.png."""
 
 import json
 import resource
@@ -37,16 +37,16 @@ WIDER = (
 
 
 def conclude(coordinator: Coordinator) -> None:
-    """Write ``final/results.json`` and the picture of a run that has just ended."""
+    """Write ``final/RESULTS.json`` and the picture of a run that has just ended."""
     config, folder, state, store = coordinator.config, coordinator.folder, coordinator.state, coordinator.store
     results = collect(config, state, store)
     results["overhead_seconds"] = {kind: median(values) for kind, values in coordinator.overheads.items()}
     results["coordinator"] = _usage(coordinator)
     results |= _ledgers(coordinator)
     text = json.dumps(_plain(results), indent=1, allow_nan=False) + "\n"
-    publish(folder.final / "results.json", text.encode())
+    publish(folder.final / "RESULTS.json", text.encode())
     hand_over(coordinator, results["verdict"])
-    held_out = coordinator.evaluated
+    held_out = state.evaluated
     if held_out is not None and held_out.test_ids:
         records = store.records(held_out.test_ids)
         publish(folder.final / "errors.png", _picture(state, records, held_out))
@@ -136,7 +136,8 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
     console.print(f"busy time by role: {spent}; {state.elapsed:.0f} s in all")
     shares = _shares(folder)
     busy = ", ".join(f"{role} {found['busy']:.0%}" for role, found in shares.items() if role != "coordinator")
-    console.print(f"share of its time each role was at work: {busy}" if busy else "", markup=False)
+    if busy:
+        console.print(f"share of its time each role was at work: {busy}", markup=False)
     console.print(verdict(config, state), style="bold", markup=False)
     for what, where in _outputs(config, folder):
         console.print(f"  {what:<12} {where}", markup=False)
@@ -157,7 +158,7 @@ def _next(config: Config, folder: RunFolder) -> str:
 
 def _shares(folder: RunFolder) -> dict[str, Any]:
     """As they were when the run ended, whenever its summary is shown again."""
-    path = folder.final / "results.json"
+    path = folder.final / "RESULTS.json"
     return json.loads(path.read_text()).get("utilization", {}) if path.is_file() else {}
 
 
@@ -168,7 +169,7 @@ def _outputs(config: Config, folder: RunFolder) -> list[tuple[str, Path | str]]:
         ("model", folder.final / model),
         ("checkpoint", folder.final / checkpoint),
         ("model card", folder.final / "MODEL_CARD.md"),
-        ("results", folder.final / "results.json"),
+        ("results", folder.final / "RESULTS.json"),
         ("picture", folder.final / "errors.png"),
         ("to run it", ", ".join(str(folder.final / name) for name in scripts)),
         ("report", f"pfdhpc report {folder.directory}; pfdhpc validate {folder.directory}"),

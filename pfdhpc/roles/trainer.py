@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,17 @@ from ase.data import chemical_symbols
 
 from ..config import Config
 from ..config.teacher import calculator_identity, labeling
-from ..data import Frame, Label, Record
+from ..data import Label, Record
 from ..engines.base import TrainResult, TrainTask
 from ..engines.registry import make_labeler, make_trainer
 from ..engines.train.restart import FILES, forget
 from ..engines.train.team import by_leader, leads
+from ..parallel.layout import TRAINER
 from . import messages as m
+from .evaluator import Evaluator
 from .folder import RunFolder
 from .preflight import model_facts, student_problems, training_problems
 
-COMPARED = 20
-"""Frames on which a compressed model is compared with the plain one."""
 KEPT = ("train.log", "lcurve.out")
 """What stays of a round's scratch folder; its models are published, its frames are in the store."""
 
@@ -34,6 +35,7 @@ class TrainerProgram:
         self._config, self._folder = config, folder
         self._comm = comm
         self._engine = make_trainer(config.model, config.train, comm, spawner)
+        self._evaluator = Evaluator(config, folder, TRAINER, comm, spawner)
         self._records: dict[str, Record] = {}
 
     def ready(self, team: str) -> m.Ready:
@@ -74,42 +76,25 @@ class TrainerProgram:
 
     @handle.register
     def _(self, order: m.Evaluate) -> m.Answer:
-        """Both models on the test frames; the pre-trained one with its energy bias aligned, if there is data for it."""
+        """Both models on the frames; asks a teacher that is a calculator, and makes the model for production."""
         self._keep(order.records)
-        frames = [record.frame for record in self._named((*order.test_ids, *order.fixed_ids))]
-        held_out, fixed = slice(len(order.test_ids)), slice(len(order.test_ids), None)
-        started, train = time.monotonic(), self._named(order.train_ids)
-        before = [] if order.parent is None else self._aligned(order.parent, train, frames)
-        after = self._engine.predict(self._folder.checkpoint(order.final.digest), frames)
-        product = self._produce(order.final, train) if self._config.student else ""
-        compared = before[fixed]
-        if order.teacher is not None and order.fixed_ids:
-            compared = self._taught(order.teacher, frames[fixed])
+        started = time.monotonic()
+        found = self._evaluator.evaluate(order, self._records)
+        if self._config.model.calculator is not None and order.fixed_ids:
+            found = replace(found, fixed_before=tuple(self._calculated(self._named(order.fixed_ids))))
+        if order.product:
+            found = replace(found, product=self._produce(order.final, self._named(order.train_ids)))
         self._forget()
-        seconds = time.monotonic() - started
-        return m.Evaluated(
-            order.order_id, seconds, order.test_ids, tuple(before[held_out]), tuple(after[held_out]), product,
-            tuple(compared), tuple(after[fixed]),
-        )  # fmt: skip
+        return replace(found, seconds=time.monotonic() - started)
 
-    def _taught(self, teacher: m.ModelRef, frames: list[Frame]) -> list[Label]:
-        """Predictions of the teacher, which need not be a model of deepmd."""
-        if self._config.model.calculator is None:
-            return self._engine.predict(self._folder.checkpoint(teacher.digest), frames)
-        section = labeling(self._config)
+    def _calculated(self, records: tuple[Record, ...]) -> list[Label]:
+        """Predictions of the teacher, a calculator."""
+        frames, section = [record.frame for record in records], labeling(self._config)
         return by_leader(self._comm, lambda: make_labeler(section, None).label_batch(frames, {}, section.timeout))
-
-    def _aligned(self, model: m.ModelRef, train: tuple[Record, ...], frames: list[Frame]) -> list[Label]:
-        """Predictions of a model whose energy bias is fitted to the training frames, if there are any."""
-        checkpoint = self._folder.checkpoint(model.digest)
-        with self._scratch(self._folder.scratch("pretrained-aligned")) as directory:
-            if train:
-                checkpoint = self._engine.align(checkpoint, train, directory).checkpoint
-            return self._engine.predict(checkpoint, frames)
 
     def _produce(self, model: m.ModelRef, train: tuple[Record, ...]) -> str:
         """Publish the model for production; says whether it is compressed."""
-        frames = [record.frame for record in train[-COMPARED:]]
+        frames = [record.frame for record in train]
         with self._scratch(self._folder.scratch("production")) as directory:
             checkpoint, compress = self._folder.checkpoint(model.digest), self._config.student.compress
             product = self._engine.produce(checkpoint, frames, directory, compress)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,29 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], keep: int = 3) ->
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     """The newest state that can be read, None where there is no checkpoint.
 
-    A damaged file is passed over with a warning; raises StoreError when none is left.
+    A damaged file is passed over with a warning, one in each process; raises StoreError when none is left.
     """
-    paths = checkpoint_paths(Path(directory))
+    paths, damaged = checkpoint_paths(Path(directory)), []
     for path in reversed(paths):
         try:
-            return read_checkpoint(path)
+            found = read_checkpoint(path)
         except Damaged as error:
-            log.warning("%s; going back to the checkpoint before", error)
+            damaged.append(str(error))
+            continue
+        for reason in damaged:
+            _warn(f"{reason}; going back to the checkpoint before")
+        return found
     if paths:
         raise StoreError(
             f"{directory}: none of its {len(paths)} checkpoints can be read; restore one from a backup,"
             " or remove this folder to begin the run again (the labels are kept elsewhere)"
         )
     return None
+
+
+@cache  # who looks at a run again and again hears it once
+def _warn(text: str) -> None:
+    log.warning(text)
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:

@@ -75,6 +75,14 @@ class RunLock:
             return "it has just started"
 
 
+def holder(directory: Path) -> str:
+    """The machine of the process that signed the lock of ``directory`` last, empty where that is not known."""
+    try:
+        return str(json.loads((Path(directory) / "run.lock").read_text())["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def abandoned(directory: Path) -> bool:
     """Whether the process that signed the lock of ``directory`` last was of this machine and is gone.
 

@@ -5,15 +5,16 @@
 Real LAMMPS, training and selection on oversubscribed ranks: copper, aluminium and ordered AgAu, a small DPA-3, labels
 by EMT that take as long as a DFT label might: lognormal with the mean ``--seconds`` and the coefficient of variation
 ``--cv``. At a CV of 1 there are faults too: 5 % of the labels fail and 2 % hang until their time-out, ten times the
-mean. A run ends with ``--labels`` labels; then every model it published is tested on the same hot frames, which no run
-has seen, and its time is from the first order to the moment the first model with a force RMSE of ``--target`` eV/Å was
-there. Prints medians over the seeds and the ratios to lock-step.
+mean. Every model a run publishes is tested on the same hot frames, which no run has seen; the run's time is from the
+first order to the moment the first model with a force RMSE of ``--target`` eV/Å was there. Then it is stopped, and with
+``--labels`` labels at the latest. Prints each run, and in the end medians over the seeds with the ratios to lock-step.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,7 @@ from pfdhpc.parallel.ledger import Track, read_tracks
 from pfdhpc.report.timeline import utilization
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from e2e.jobs import PRETRAINED, finish  # noqa: E402
+from e2e.jobs import PRETRAINED, Job  # noqa: E402
 
 CALCULATOR = '''
 import hashlib, math, random, time
@@ -59,6 +60,7 @@ workflow = "finetune"
 seed = {seed}
 [run]
 directory = "run"
+grace = 1.0
 [ranks]
 explorer.teams = 1
 [model]
@@ -101,6 +103,8 @@ structures = ["{name}.vasp"]
 perturb = {{ count = 2, strain = 0.03, displacement = 0.1 }}
 """
 
+HEADS = "  CV staleness  seconds  labels  labeler  explorer  trainer  models"
+
 METALS = {
     "Cu": bulk("Cu", cubic=True),
     "Al": bulk("Al", cubic=True),
@@ -120,18 +124,29 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=70)
     parser.add_argument("--picks", type=int, default=8)
     options = parser.parse_args()
-    print(f"{'CV':>4} {'staleness':>9} {'seconds':>8} {'ratio':>6} {'labels':>7} {'ratio':>6} "
-          f"{'labeler':>8} {'explorer':>9} {'trainer':>8} {'models':>7} {'reached':>8}")  # fmt: skip
+    cases = [(cv, staleness) for cv in options.cv for staleness in options.staleness]
+    found: dict[tuple[float, str], list[dict]] = {case: [] for case in cases}
+    print(HEADS)
+    for seed in range(options.seeds):
+        for case in cases:
+            found[case].append(measure(options, *case, seed))
+            print(f"{_row(*case, found[case][-1])} seed {seed}", flush=True)
+    print(f"\nMedians, and ratios to the first staleness\n{HEADS} {'ratio':>6} {'labels':>7} {'reached':>8}")
     for cv in options.cv:
-        before = None
+        first = None
         for staleness in options.staleness:
-            found = [measure(options, cv, staleness, seed) for seed in range(options.seeds)]
-            row = {key: median(item[key] for item in found) for key in found[0] if key != "curve"}
-            before = before or row
-            print(f"{cv:4.1f} {staleness:>9} {row['seconds']:8.0f} {row['seconds'] / before['seconds']:6.2f} "
-                  f"{row['labels']:7.0f} {row['labels'] / before['labels']:6.2f} {row['labeler']:8.0%} "
-                  f"{row['explorer']:9.0%} {row['trainer']:8.0%} {row['models']:7.0f} "
-                  f"{sum(item['reached'] for item in found):5.0f}/{len(found)}", flush=True)  # fmt: skip
+            runs = found[cv, staleness]
+            row = {key: median(run[key] for run in runs) for key in runs[0]}
+            first = first or row
+            ratios = f"{row['seconds'] / first['seconds']:6.2f} {row['labels'] / first['labels']:7.2f}"
+            print(f"{_row(cv, staleness, row)} {ratios} {sum(run['reached'] for run in runs):6.0f}/{len(runs)}")
+
+
+def _row(cv: float, staleness: str, run: dict[str, float]) -> str:
+    return (
+        f"{cv:4.1f} {staleness:>9} {run['seconds']:8.0f} {run['labels']:7.0f} {run['labeler']:8.0%} "
+        f"{run['explorer']:9.0%} {run['trainer']:8.0%} {run['models']:7.0f}"
+    )
 
 
 def measure(options: argparse.Namespace, cv: float, staleness: str, seed: int) -> dict[str, float]:
@@ -147,29 +162,24 @@ def measure(options: argparse.Namespace, cv: float, staleness: str, seed: int) -
         )  # fmt: skip
         text += f"[overlap]\nstaleness = {json.dumps(int(staleness) if staleness.isdigit() else staleness)}\n"
         (folder / "input.toml").write_text(text)
-        finish(folder / "input.toml", options.ranks, seconds=3600)
-        return figures(folder / "run", options.target)
+        job = Job(folder / "input.toml", options.ranks)
+        curve = learning_curve(job, folder / "run", options.target)
+        return figures(folder / "run", curve, options.target)
 
 
-def figures(run: Path, target: float) -> dict[str, float]:
+def figures(run: Path, curve: list[tuple[float, float]], target: float) -> dict[str, float]:
     """Of a finished run: when the target was reached, what it took, and shares of that time."""
     tracks = read_tracks(run / "ledger")
     workers = [track for track in tracks if track.role != "coordinator"]
     begin = min(at for track in workers for at, state in zip(track.starts, track.states, strict=True)
                 if state.split()[0] not in NOT_AT_WORK)  # fmt: skip
-    curve = learning_curve(run)
-    reached = [at for at, error in curve if error <= target]
-    last = min(reached, default=curve[-1][0])
+    last, error = curve[-1]
     worked = utilization([within(track, begin, last) for track in workers])
     ends = [at for track in workers for at, state in zip(track.starts + track.lengths, track.states, strict=True)
             if state == "label"]  # fmt: skip
-    found = {"seconds": float(last - begin), "labels": sum(int(at <= last) for at in ends), "reached": bool(reached)}
-    return {
-        **found,
-        "models": sum(int(at <= last) for at, _ in curve),
-        **{role: shares["busy"] for role, shares in worked.items()},
-        "curve": curve,
-    }
+    shares = {role: shares["busy"] for role, shares in worked.items()}
+    labels = sum(int(at <= last) for at in ends)
+    return {"seconds": last - begin, "labels": labels, "models": len(curve), "reached": error <= target, **shares}
 
 
 def within(track: Track, begin: float, end: float) -> Track:
@@ -178,17 +188,29 @@ def within(track: Track, begin: float, end: float) -> Track:
     return replace(track, starts=starts, lengths=np.maximum(stops - starts, 0.0))
 
 
-def learning_curve(run: Path) -> list[tuple[float, float]]:
-    """When each model was published (seconds since the epoch), and its force RMSE (eV/Å) on frames of hot MD."""
+def learning_curve(job: Job, run: Path, target: float) -> list[tuple[float, float]]:
+    """When each model was published (seconds since the epoch), and its force RMSE (eV/Å) on frames of hot dynamics.
+
+    The last is the first that reached the target, which ends the job, or the last one the job made.
+    """
     from pfdhpc.engines.inference import Predictor
 
-    frames = hot_frames()
+    frames, curve, tested = hot_frames(), [], set()
     truth = np.concatenate([atoms.get_forces() for atoms in frames])
-    curve = []
-    for path in sorted((run / "models").glob("*.pth"), key=lambda path: path.stat().st_mtime):
-        labels = Predictor(path)([Frame.from_atoms(atoms) for atoms in frames])
-        found = np.concatenate([label.forces for label in labels])
-        curve.append((path.stat().st_mtime, float(np.sqrt(((found - truth) ** 2).mean()))))
+    going = True
+    while going:
+        going = job.process.poll() is None
+        for path in sorted(set((run / "models").glob("*.pth")) - tested, key=lambda path: path.stat().st_mtime):
+            tested.add(path)
+            labels = Predictor(path)([Frame.from_atoms(atoms) for atoms in frames])
+            found = np.concatenate([label.forces for label in labels])
+            curve.append((path.stat().st_mtime, float(np.sqrt(((found - truth) ** 2).mean()))))
+            if curve[-1][1] <= target:
+                (run / "STOP").touch()
+                assert job.wait() in (0, 3), job.text()
+                return curve
+        time.sleep(0.2)
+    assert job.wait() == 0, job.text()
     return curve
 
 

@@ -123,4 +123,4 @@ def finish(path: Path, n_ranks: int = 4, seconds: float = 400) -> str:
 
 def results_of(run: Path) -> dict:
     """What a finished run tells of itself."""
-    return json.loads((run / "final" / "results.json").read_text())
+    return json.loads((run / "final" / "RESULTS.json").read_text())

@@ -1,6 +1,7 @@
 """The fine-tuning job for real: 4 ranks, LAMMPS, deepmd training, labels; stopped, killed and resumed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from e2e.jobs import PRETRAINED, Job, finish, results_of, write_copper
 from stores import problems_of
 
+from pfdhpc.parallel.ledger import read_tracks
+from pfdhpc.store.checkpoint import load_checkpoint, save_checkpoint
 from pfdhpc.store.store import read_records
 
 
@@ -100,6 +103,59 @@ def test_killed_without_warning_it_goes_on_to_the_same_end(done, tmp_path):
 def test_one_rank_plays_all_roles_and_gives_the_same_run(done, tmp_path):
     finish(write_copper(tmp_path), n_ranks=1)
     assert fingerprint(tmp_path) == fingerprint(done[0])
+
+
+SHARED = """
+import os
+from pfdhpc.cli.main import main
+from pfdhpc.roles import evaluation, evaluator
+
+evaluation.PART, evaluation.PAYS = 2, -1.0
+make = evaluator.make_trainer
+
+def unlucky(*parts):
+    if os.environ.get("PMI_RANK") == "3":
+        raise MemoryError("no room for another model")
+    return make(*parts)
+
+evaluator.make_trainer = unlucky
+raise SystemExit(main())
+"""
+
+
+class SharedEvaluation(Job):
+    """A job in which whoever is idle helps with an evaluation in small parts, and one of them fails."""
+
+    def command(self, path, n_ranks):
+        (path.parent / "shared.py").write_text(SHARED)
+        program = [sys.executable, "-m", "mpi4py", str(path.parent / "shared.py"), "run", str(path)]
+        return ["mpiexec", "-n", str(n_ranks), *program]
+
+
+def test_the_last_evaluation_is_the_same_bit_for_bit_when_others_help_and_one_of_them_is_lost(done, tmp_path):
+    """Both jobs take up the finished run where its evaluation begins."""
+    found = {}
+    for n_ranks in (1, 5):
+        folder = tmp_path / str(n_ranks)
+        shutil.copytree(done[0], folder)
+        shutil.rmtree(folder / "run" / "ledger", ignore_errors=True)
+        tree = load_checkpoint(folder / "run" / "checkpoints")
+        tree["state"] |= {"phase": "evaluate", "pretrained": None, "finetuned": None}
+        save_checkpoint(folder / "run" / "checkpoints", tree)
+        path = write_copper(folder)
+        path.write_text(path.read_text().replace("[init]", "[ranks]\nexplorer = { teams = 2 }\n[init]"))
+        job = SharedEvaluation(path, n_ranks)
+        assert job.wait() == 0, job.text()
+        results = results_of(folder / "run")
+        found[n_ranks] = results["pretrained"], results["finetuned"]
+    assert found[1] == found[5]
+    for now, before in zip(
+        found[5], (results_of(done[0] / "run")[key] for key in ("pretrained", "finetuned")), strict=True
+    ):
+        assert now["total"] == pytest.approx(before["total"], rel=1e-4), "the parts are of another size"
+    assert "explorer-1 is retired: it cannot help with the evaluation: MemoryError" in job.text()
+    at_work = {track.team for track in read_tracks(folder / "run" / "ledger") if "evaluate" in track.states}
+    assert at_work >= {"trainer-0", "explorer-0"}
 
 
 def test_two_jobs_cannot_share_a_directory(tmp_path):

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -330,6 +332,15 @@ def test_the_number_of_processes_goes_into_the_command(make, fake, tmp_path):
     assert (tmp_path / "words").read_text().split() == ["-n", "4", program, "-nk", "1", "-in", "pw.in"]
 
 
+def test_a_container_may_stand_before_the_program(make, fake, tmp_path):
+    """Its runtime takes the image and the program, and hands on neither the job's variables nor its standard input."""
+    runtime = tmp_path / "apptainer"
+    runtime.write_text('#!/bin/sh\n[ "$1 $2" = "exec qe.sif" ] || exit 9\nshift 2\nexec env -i "$@" </dev/null\n')
+    runtime.chmod(0o755)
+    given = fake({"command": f"{runtime} exec qe.sif {sys.executable} {tmp_path}/program/pw.x"})
+    assert make(given).label(silicon(), {}, 20.0).is_finite()
+
+
 @dataclass
 class Team:
     """A communicator that knows what each rank would say."""
@@ -594,15 +605,39 @@ def test_a_resident_program_is_used_again_as_long_as_it_fits(make, tmp_path):
     assert not list(Path("/tmp").glob(f"ipi_pfdhpc-{os.getpid()}-*"))
 
 
+SLOW = {"kpts": [8, 8, 8], "input": {"system": {"ecutwfc": 40}, "electrons": {"mixing_beta": 0.05, "conv_thr": 1e-14}}}
+"""An SCF that takes a minute."""
+
+
+@needs_qe
+@needs_openmpi
+def test_a_pw_that_hangs_in_mid_scf_is_killed_with_all_its_processes(make, tmp_path):
+    stopped = []
+
+    def stop_one():
+        while not any("iteration #" in path.read_text() for path in tmp_path.rglob("standard.out")):
+            time.sleep(0.05)
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (path / "comm").read_text() == "pw.x\n" and (path / "cwd").resolve().is_relative_to(tmp_path):
+                    stopped.append(int(path.name))
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    watch = Thread(target=stop_one, daemon=True)
+    watch.start()
+    nested = section({"command": NESTED, "processes": 2, "env": ROOT}, merged(OPTIONS, SLOW))
+    with pytest.raises(LabelError, match="time-out"):
+        make(nested).label(silicon(), {}, 6.0)
+    watch.join(5.0)
+    assert len(stopped) == 2
+    for pid in stopped:
+        wait_until_gone(pid)
+
+
 @needs_qe
 @pytest.mark.parametrize("resident", [False, True])
 def test_pw_ends_by_its_own_way_when_its_label_is_called_off(make, tmp_path, resident):
-    """In the middle of an SCF that would take a minute."""
-    slow = {
-        "kpts": [8, 8, 8],
-        "input": {"system": {"ecutwfc": 40}, "electrons": {"mixing_beta": 0.05, "conv_thr": 1e-14}},
-    }
-    labeler = make(section({"command": "pw.x", "resident": resident}, merged(OPTIONS, slow)), after(2.0, 20.0))
+    labeler = make(section({"command": "pw.x", "resident": resident}, merged(OPTIONS, SLOW)), after(2.0, 20.0))
     begin = time.monotonic()
     with pytest.raises(LabelError, match="stopped: this job is about to end") as caught:
         labeler.label(silicon(), {}, 100.0)

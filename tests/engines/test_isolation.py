@@ -400,6 +400,7 @@ def test_the_environment_of_a_child_is_the_ranks_own_without_the_launcher(monkey
     launcher = {"PMI_RANK": "1", "PMIX_NAMESPACE": "x", "OMPI_COMM_WORLD_SIZE": "4", "MPI_LOCALRANKID": "0"}
     launcher |= {"HYDI_CONTROL_FD": "7", "SLURM_PROCID": "3", "SLURM_STEP_ID": "0", "PRTE_X": "1"}
     kept = {"CUDA_VISIBLE_DEVICES": "2", "OMP_NUM_THREADS": "3", "SLURM_JOB_ID": "11", "OPAL_PREFIX": "/opt"}
+    kept["OMPI_ALLOW_RUN_AS_ROOT"] = "1"  # a user's word
     for name, value in (launcher | kept).items():
         monkeypatch.setenv(name, value)
     environment = clean_environment()

@@ -32,6 +32,7 @@ GPAW = {
 # A basis of nearly constant resolution instead of a constant cutoff, so that the energy is smooth in the cell.
 SMOOTH = {"ecutwfc": 24, "ecfixed": 16.0, "qcutz": 40.0, "q2sigma": 3.0}
 STAYS = ", resident"
+SHELL = ", in its shell"
 LENNARD_JONES = {
     "calculator": "ase.calculators.lj.LennardJones",
     "arguments": {"sigma": 2.3, "epsilon": 0.2, "rc": 6.0, "smooth": True},
@@ -133,8 +134,9 @@ def make(teacher, spawner, tmp_path_factory):
             "deepmd": ("deepmd", {"model": str(teacher)}, carbide(), 1e-3, 1e-3),
             "qe": ("qe", merged(OPTIONS, {"input": {"system": SMOOTH}}), silicon(), 2e-2, 0.03),
             **{kind: (kind, None, copper(), 2e-3, 3e-3) for kind in PROGRAMS},
-        }[name.removesuffix(STAYS)]
+        }[name.removesuffix(STAYS).removesuffix(SHELL)]
         folder, launch = tmp_path_factory.mktemp(kind), {"resident": name.endswith(STAYS)}
+        launch = {"resident": "shell"} if name.endswith(SHELL) else launch
         if kind in PROGRAMS:
             changes = {"incar": {"ISYM": 0}} if kind == "vasp" else {}
             given = program_section(kind, folder, changes, resident=launch["resident"])
@@ -165,7 +167,7 @@ def moved(frame, step):
 
 
 IN_PROCESS = ("emt", "lennard-jones", "lammps", "lammps, reused", "gpaw", "deepmd")
-STAYING = (f"vasp{STAYS}", pytest.param(f"qe{STAYS}", marks=needs_qe))
+STAYING = (f"vasp{STAYS}", f"cp2k{SHELL}", pytest.param(f"qe{STAYS}", marks=needs_qe))
 EVERY = (*IN_PROCESS, *PROGRAMS, pytest.param("qe", marks=needs_qe), *STAYING)
 
 

@@ -1,7 +1,5 @@
 """VASP, ABACUS and CP2K as labelers: stand-ins that read and write what the programs do, through the real launch."""
 
-import json
-import os
 import shutil
 import signal
 import time
@@ -11,7 +9,19 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
-from programs import CP2K_INPUT, PROGRAMS, computed, frame, options, section
+from programs import (
+    CP2K_INPUT,
+    PROGRAMS,
+    after,
+    computed,
+    ended_by_itself,
+    frame,
+    kept,
+    moved,
+    options,
+    running,
+    section,
+)
 
 from pfdhpc.cli.main import main
 from pfdhpc.config.init import AimdSection
@@ -52,12 +62,6 @@ def impatient(monkeypatch):
 def labeler(spawner, folder, kind, *arguments, called_off=never, **more):
     given = section(kind, folder, *arguments, **more)
     return make_labeler(given, None, spawner, folder / "logs" / "rank.log", called_off)
-
-
-def kept(folder):
-    """The folder of the only label that was kept."""
-    (found,) = (path for path in (folder / "labels").iterdir() if not path.name.startswith("."))
-    return found
 
 
 @pytest.mark.parametrize(("kind", "version"), [(kind, version) for kind in PROGRAMS for version in ("old", "new")])
@@ -127,19 +131,7 @@ def test_a_program_that_takes_too_long_is_asked_to_end_by_itself(kind, tmp_path,
         labeler(spawner, tmp_path, kind, behaviour="hang").label(frame(), {}, 1.0)
     ended = {"vasp": "OUTCAR", "abacus": "OUT.ABACUS/running_scf.log", "cp2k": "standard.out"}[kind]
     assert (kept(tmp_path) / ended).read_text().strip().splitlines()[-1].strip() != "iterating"
-    assert not _running(tmp_path)
-
-
-def after(seconds, patience=2.0):
-    """A wish to stop that comes so many seconds from now; a program then has ``patience`` to end by itself."""
-    moment = time.monotonic() + seconds
-    return lambda: patience if time.monotonic() > moment else None
-
-
-def ended_by_itself(folder, kind):
-    name = {"vasp": "OUTCAR", "abacus": "OUT.ABACUS/running_scf.log", "cp2k": "standard.out"}[kind]
-    words = {"vasp": "aborting job", "abacus": "convergence has not been achieved", "cp2k": "by external request"}[kind]
-    return (kept(folder) / name).is_file() and words in (kept(folder) / name).read_text()
+    assert not running(tmp_path)
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
@@ -150,7 +142,7 @@ def test_a_label_that_is_called_off_ends_its_program_by_its_own_way_and_is_no_ve
     with pytest.raises(LabelError, match="^attempt 1: stopped: this job is about to end.*; see labels/") as found:
         label_with_ladder(made, frame(), section(kind, tmp_path, **given), None)
     assert found.value.killed == signal.SIGTERM and time.monotonic() - begin < 8.0
-    assert ended_by_itself(tmp_path, kind) and not _running(tmp_path)
+    assert ended_by_itself(tmp_path, kind) and not running(tmp_path)
 
 
 def test_a_program_that_does_not_hear_is_killed(tmp_path, spawner, monkeypatch):
@@ -158,7 +150,7 @@ def test_a_program_that_does_not_hear_is_killed(tmp_path, spawner, monkeypatch):
     begin = time.monotonic()
     with pytest.raises(LabelError, match="time-out"):
         labeler(spawner, tmp_path, "vasp", behaviour="hang").label(frame(), {}, 1.0)
-    assert not _running(tmp_path) and time.monotonic() - begin < 10.0
+    assert not running(tmp_path) and time.monotonic() - begin < 10.0
     assert not (kept(tmp_path) / "OUTCAR").exists()
 
 
@@ -168,12 +160,6 @@ STAYS = {"incar": {"ISYM": 0}}
 
 def vasp(spawner, folder, **more):
     return labeler(spawner, folder, "vasp", STAYS, resident=True, **more)
-
-
-def moved(seed, strain=None):
-    atoms = frame(strain).to_atoms()
-    atoms.rattle(0.05, seed=seed)
-    return Frame.from_atoms(atoms)
 
 
 def test_a_vasp_that_stays_labels_as_one_started_for_each_frame(tmp_path, spawner):
@@ -191,7 +177,7 @@ def test_a_vasp_that_stays_labels_as_one_started_for_each_frame(tmp_path, spawne
     stays.label(Frame.from_atoms(bulk("Cu", cubic=True)), {}, 60.0)
     assert ended_by_itself_all(tmp_path) == 2
     stays._dismiss(keep=False)
-    assert not _running(tmp_path)
+    assert not running(tmp_path)
 
 
 def ended_by_itself_all(folder):
@@ -220,7 +206,7 @@ def test_a_vasp_that_stays_is_judged_in_every_step_and_started_anew_after_a_fail
         assert made.label(moved(1), {}, 60.0).is_finite()
     with pytest.raises(LabelError, match=f"{said}.*; see labels/"):
         made.label(moved(place), {}, 2.0 if behaviour == "hang" else 60.0)
-    assert made._running is None and not _running(tmp_path)
+    assert made._running is None and not running(tmp_path)
     if place == 2:
         assert made.label(moved(2), {}, 60.0).is_finite()
         made._dismiss(keep=False)
@@ -234,7 +220,7 @@ def test_a_vasp_that_stays_ends_tidily_when_its_label_is_called_off(tmp_path, sp
     with pytest.raises(LabelError, match="stopped: this job is about to end") as found:
         made.label(moved(2), {}, 60.0)
     assert found.value.killed == signal.SIGTERM
-    assert ended_by_itself(tmp_path, "vasp") and not _running(tmp_path)
+    assert ended_by_itself(tmp_path, "vasp") and not running(tmp_path)
 
 
 def test_at_the_end_of_a_job_nothing_runs_and_nothing_is_left_but_what_was_kept(tmp_path):
@@ -245,8 +231,8 @@ def test_at_the_end_of_a_job_nothing_runs_and_nothing_is_left_but_what_was_kept(
             made = make_labeler(given, None, own, tmp_path / "logs" / f"{name}.log")
             assert made.label(moved(1), {}, 60.0).is_finite()
         stays = made._running
-        assert _running(tmp_path) and (stays.directory / "POTCAR").exists()
-    assert not _running(tmp_path) and not stays.line.stdin.exists()
+        assert running(tmp_path) and (stays.directory / "POTCAR").exists()
+    assert not running(tmp_path) and not stays.line.stdin.exists()
     assert not list((tmp_path / "labels").iterdir())
 
 
@@ -268,17 +254,6 @@ def test_a_vasp_that_stays_needs_to_know_no_symmetry(tmp_path):
     assert check_labeler(section("vasp", tmp_path, STAYS, resident=True), 1) == []
     retry = section("vasp", tmp_path, STAYS, resident=True, retries=[{"incar": {"ISYM": 2}}])
     assert "label.retries[0].incar.ISYM" in "".join(check_labeler(retry, 1))
-
-
-def _running(folder):
-    """The processes that work below a folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            found += [process.name] if os.readlink(process / "cwd").startswith(str(folder)) else []
-        except OSError:  # it ended, or is another user's
-            continue
-    return found
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
@@ -474,7 +449,7 @@ def test_a_step_of_a_real_outcar_is_read_and_no_part_of_one(tmp_path, monkeypatc
         (folder / "INCAR").write_text("NSW = 0\n")
         (folder / "standard.out").write_text("POSITIONS: reading from stdin\n")
         (folder / "OUTCAR").write_text(text)
-        line = program.line(folder, folder / "standard.out")
+        line = program.line(folder, folder / "standard.out", True)
         line.ask(given)
         assert line.wait(0.1)
         if said == "complete":
@@ -485,44 +460,6 @@ def test_a_step_of_a_real_outcar_is_read_and_no_part_of_one(tmp_path, monkeypatc
             with pytest.raises(LabelError, match="before its OUTCAR is complete" if not said else "not converged"):
                 line.answer()
         line.close()
-
-
-def hydrogen_and_helium():
-    given = json.loads((DATA / "cp2k-2023.1" / "frame.json").read_text())
-    return Frame(np.array(given["numbers"]), np.array(given["cell"]), np.array(given["positions"]))
-
-
-def check_real(label, error):
-    """Against central differences of CP2K 2023.1's own energies: steps of 0.01 Å, of 0.005 in strain; LDA, 600 Ry."""
-    assert label.forces[0, 2] == pytest.approx(0.6944, abs=error)
-    assert label.forces[3, 0] == pytest.approx(0.0254, abs=error)
-    assert label.virial[0, 0] == pytest.approx(0.0625, abs=error)
-    assert label.virial[2, 2] == pytest.approx(-0.5985, abs=error)
-
-
-def test_real_cp2k_output_is_read():
-    folder = DATA / "cp2k-2023.1"
-    program = program_class("cp2k")({"template": str(folder / "cp2k.inp")})
-    output = program.read(hydrogen_and_helium(), folder, folder / "standard.out")
-    assert output.energy == pytest.approx(-184.8471780, abs=1e-6) and output.processes == 1
-    check_real(output, 0.004)
-
-
-@pytest.mark.skipif(shutil.which("cp2k") is None, reason="CP2K is not installed (apt-get install cp2k)")
-@pytest.mark.parametrize("resident", [False, True])
-def test_real_cp2k_labels_and_says_why_not(resident, tmp_path, spawner):
-    template = str(DATA / "cp2k-2023.1" / "cp2k.inp")
-    quick = {"FORCE_EVAL/DFT/MGRID/CUTOFF": 300, "FORCE_EVAL/DFT/SCF/EPS_SCF": 1e-6}
-    launch = {"command": "cp2k", "env": {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1"}, "resident": resident}
-    rules = LabelSection(type="cp2k", options={"template": template, "input": quick}, launch=launch)
-    made = make_labeler(rules, None, spawner, tmp_path / "logs" / "rank.log")
-    label = made.label(hydrogen_and_helium(), {}, 120.0)
-    assert label.energy == pytest.approx(-184.8471, abs=0.002)
-    check_real(label, 0.02)
-    with pytest.raises(LabelError, match=r"SCF not converged after 3 iterations \(MAX_SCF\)"):
-        made.label(hydrogen_and_helium(), {"input": {"FORCE_EVAL/DFT/SCF/MAX_SCF": 3}}, 120.0)
-    with pytest.raises(LabelError, match="CP2K did not finish: .*basis set"):
-        made.label(hydrogen_and_helium(), {"input": {"FORCE_EVAL/DFT/BASIS_SET_FILE_NAME": "BASIS_MOLOPT"}}, 120.0)
 
 
 CHECKED = """

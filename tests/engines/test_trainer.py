@@ -25,8 +25,10 @@ from pfdhpc.engines.train.monitor import Checkpoint, Monitor
 from pfdhpc.engines.train.settings import LOSS, check_deepmd_input
 from pfdhpc.errors import InputError, TaskError
 from pfdhpc.roles import messages as m
+from pfdhpc.roles.apply import apply
 from pfdhpc.roles.folder import RunFolder
 from pfdhpc.roles.preflight import model_facts
+from pfdhpc.roles.state import EVALUATE, RoundRecord, RunState
 from pfdhpc.roles.trainer import TrainerProgram
 from tests.models import tiny_checkpoint
 
@@ -155,9 +157,15 @@ def test_first_round_keeps_the_closest_pair_for_compression(first):
     assert kept == pytest.approx(closest, abs=1e-6)
 
 
+def aligned(trainer, parent, records, directory):
+    """A first round of no steps."""
+    task = later_round(parent.checkpoint, directory, round=0, first=True, old=(), new=records, steps=0)
+    return trainer.train(task)
+
+
 def test_bias_is_aligned_with_the_smallest_shift(trainer, parent, tmp_path):
     compound = make_records(4, 6)
-    result = trainer.align(parent.checkpoint, compound, tmp_path)
+    result = aligned(trainer, parent, compound, tmp_path)
     shift = (weights(result.checkpoint)[BIAS] - weights(parent.checkpoint)[BIAS]).numpy().ravel()
     assert shift[0] == pytest.approx(shift[1])  # at 1:1 nothing tells Si from C: they share it
     predicted = trainer.predict(result.checkpoint, [record.frame for record in compound])
@@ -168,22 +176,19 @@ def test_bias_is_aligned_with_the_smallest_shift(trainer, parent, tmp_path):
 
 
 def test_absent_elements_keep_their_bias(trainer, parent, tmp_path):
-    result = trainer.align(parent.checkpoint, make_records(2, 7, bulk("Si", cubic=True)), tmp_path)
+    result = aligned(trainer, parent, make_records(2, 7, bulk("Si", cubic=True)), tmp_path)
     shift = (weights(result.checkpoint)[BIAS] - weights(parent.checkpoint)[BIAS]).numpy().ravel()
     assert abs(shift[0]) > 0.1 and shift[1] == pytest.approx(0, abs=1e-10)
 
 
-def test_no_steps_only_aligns(trainer, parent, first, tmp_path):
-    task = later_round(parent.checkpoint, tmp_path / "first", first=True, steps=0)
-    aligned = trainer.align(parent.checkpoint, OLD + NEW, tmp_path / "align")
-    assert same_weights(trainer.train(task).checkpoint, aligned.checkpoint)
+def test_later_no_steps_change_nothing(trainer, first, tmp_path):
     later = trainer.train(later_round(first[0].checkpoint, tmp_path / "later", steps=0))
     assert same_weights(later.checkpoint, first[0].checkpoint)
 
 
 def test_without_labels_there_is_nothing_to_align_to(trainer, parent, tmp_path):
     with pytest.raises(TaskError, match="no labelled frame"):
-        trainer.align(parent.checkpoint, (), tmp_path)
+        aligned(trainer, parent, (), tmp_path)
 
 
 def predicted_by(trainer, checkpoint, records):
@@ -341,9 +346,7 @@ def test_only_logs_stay_of_what_a_team_wrote(program):
     )
     assert len(evaluated.parent) == len(evaluated.final) == 1
     left = {str(path.relative_to(folder.directory / "scratch")) for path in folder.directory.glob("scratch/*/*")}
-    assert left == {
-        *("import/train.log", "train-000/train.log", "train-000/lcurve.out", "pretrained-aligned/train.log")
-    }
+    assert left == {"import/train.log", "train-000/train.log", "train-000/lcurve.out"}
     assert folder.checkpoint(trained.model.digest).is_file() and folder.frozen(trained.model.digest).is_file()
 
 
@@ -358,6 +361,25 @@ def test_leftovers_of_a_killed_attempt_change_nothing(program):
     again = team.handle(train_order(parent))
     assert again.model.digest == undisturbed.model.digest and again.curve == undisturbed.curve
     assert {path.name for path in scratch.iterdir()} == {"train.log", "lcurve.out"}
+
+
+def test_the_parent_is_compared_as_it_would_be_with_its_bias_aligned(program, trainer, tmp_path):
+    team, folder, parent = program
+    order = train_order(parent)
+    ids, records = order.new_ids, {record.label_id: record for record in order.records}
+    asked = m.Evaluate("evaluate/0/0", parent, parent, ids[:3], ids[3:], records=order.records)
+    state = RunState(
+        phase=EVALUATE, models=(parent,), train_ids=ids[:3], test_ids=ids[3:], history=(RoundRecord(0),),
+        running={"evaluate/0/0": "trainer-0"},
+    )  # fmt: skip
+    state = apply(team._config, state, team.handle(asked), lambda keys: [records[key] for key in keys])
+    task = later_round(folder.checkpoint(parent.digest), tmp_path, first=True, old=(), steps=0)
+    result = trainer.train(replace(task, new=tuple(records[key] for key in ids[:3])))
+    expected = trainer.predict(result.checkpoint, [records[key].frame for key in ids[3:]])
+    assert len(ids[3:]) == len(state.evaluated.parent) > 0
+    for found, label in zip(state.evaluated.parent, expected, strict=True):
+        assert found.energy == pytest.approx(label.energy, abs=1e-6)
+        assert np.allclose(found.forces, label.forces, rtol=0, atol=1e-9)
 
 
 def test_models_can_be_compared_without_any_training_frame(program):

@@ -99,7 +99,7 @@ def test_the_bias_does_not_depend_on_the_number_of_ranks(team):
     result = trainer.train(make_task(folder / "bias", parent, steps=1))
     alone = DeepmdTrainer(trainer.model, trainer.section, None)
     own = folder / f"alone-{comm.rank}"
-    aligned = alone.align(parent, make_records(6, 1), own)
+    aligned = alone.train(make_task(own, parent, steps=0))
     key = "model.Default.atomic_model.out_bias"
     assert np.allclose(read(result.checkpoint)[key], read(aligned.checkpoint)[key], rtol=0, atol=1e-9)
 

@@ -2,7 +2,7 @@
 
 STANDIN: "" (work), fail, unconverged, hang, truncated (end early, exit code 0), picky (converge only with the
 setting each names), copies (as two do that a wrong launcher started), nan, fewer (forces than atoms); some also
-moves, other (atoms), dies. STANDIN_PROCESSES: how many to claim.
+moves, other (atoms), dies, deaf (a copy of it gets no input). STANDIN_PROCESSES: how many to claim.
 STANDIN_VERSION: old or new formats.
 """
 

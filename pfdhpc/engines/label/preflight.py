@@ -128,6 +128,10 @@ def _check_external(section: LabelSection, ranks_per_team: int) -> list[str]:
         )
     if launch.resident and not program.residents:
         problems.append(f"label.launch.resident: {program.name} is started for every label; remove it")
+    elif launch.resident and launch.resident not in program.residents:
+        problems.append(
+            f'label.launch.resident: "{launch.resident}" is no way in which {program.name} stays; write true'
+        )
     return problems
 
 

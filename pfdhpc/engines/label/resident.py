@@ -1,9 +1,9 @@
 """Labels from a program that stays: started once, it takes one geometry after the other.
 
 A label so saves the program's start and begins with the charge density of the one before, from which it
-then depends a little, within the convergence. The program is started anew for other atoms, another cell (its plane
-waves are those of the cell it began with), other options, after a failure and after ``resident_labels``. How it is
-spoken to is its own: :class:`pfdhpc.engines.label.programs.base.Line`.
+then depends a little, within the convergence. The program is started anew for other atoms, another cell (unless it
+makes its basis anew for each: most keep the plane waves of the cell they began with), other options, after a failure
+and after ``resident_labels``. How it is spoken to is its own: :class:`pfdhpc.engines.label.programs.base.Line`.
 """
 
 import shutil
@@ -36,8 +36,10 @@ class Running:
     line: Line
     labels: int = 0
 
-    def suits(self, frame: Frame, changes: dict[str, Any]) -> bool:
-        same = np.array_equal(frame.numbers, self.first.numbers) and np.array_equal(frame.cell, self.first.cell)
+    def suits(self, frame: Frame, changes: dict[str, Any], any_cell: bool) -> bool:
+        first = self.first
+        same = np.array_equal(frame.numbers, first.numbers) and np.array_equal(frame.pbc, first.pbc)
+        same = same and (any_cell or np.array_equal(frame.cell, first.cell))
         return same and changes == self.changes
 
 
@@ -61,7 +63,7 @@ class ResidentLabeler(ExternalLabeler):
 
     def _label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         program = self._program(changes)
-        if self._running is not None and not self._running.suits(frame, changes):
+        if self._running is not None and not self._running.suits(frame, changes, self._class.any_cell):
             self._dismiss(keep=self.section.launch.keep)
         running = self._running = self._running or self._started(program, frame, changes)
         try:
@@ -84,7 +86,7 @@ class ResidentLabeler(ExternalLabeler):
     def _started(self, program: Program, frame: Frame, changes: dict[str, Any]) -> Running:
         directory = self._new_directory(frame)
         program.write(frame, directory)
-        line = program.line(directory, directory / OUTPUT)
+        line = program.line(directory, directory / OUTPUT, self.section.launch.resident)
         try:
             pid = self._launch([*self._command, *line.arguments], directory, line.stdin)
         except BaseException:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.train import RANDOM, ModelSection, TrainSection
-from ...data import Frame, Label, Record
+from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Product, Trainer, TrainResult, TrainTask
 from .checkpoint import State, is_compiled, kind_of, read, read_branches, save
@@ -59,16 +59,6 @@ class DeepmdTrainer(Trainer):
             if self.section.replay:
                 branches = taken_along(read_model(self.model.checkpoint), state, tuple(self.section.replay))
             return self._publish(state, directory / "parent.pt", start, branches)
-
-        return self._alone(work, directory)
-
-    def align(self, checkpoint: Path, records: Sequence[Record], directory: Path) -> TrainResult:
-        """``checkpoint`` with its bias fitted to ``records`` (:func:`aligned_bias`): aligned.pt and .pth."""
-
-        def work(start: float) -> TrainResult:
-            state, branches = self._with_branches(checkpoint)
-            state = {**state, BIAS: aligned_bias(self._load(checkpoint), records).cpu()}
-            return self._publish(state, directory / "aligned.pt", start, branches)
 
         return self._alone(work, directory)
 

@@ -53,15 +53,6 @@ class MetatrainTrainer(Trainer):
         """The pre-trained model, or a random one of the named elements: parent.ckpt and parent.pt."""
         return self._alone(lambda start: self._publish(self._parent(), directory / "parent.ckpt", start))
 
-    def align(self, checkpoint: Path, records: Sequence[Record], directory: Path) -> TrainResult:
-        """``checkpoint`` with the energies of its elements fitted to ``records``: aligned.ckpt and .pt."""
-
-        def work(start: float) -> TrainResult:
-            model = aligned(load_pet(checkpoint), records, self._predictor(checkpoint))
-            return self._publish(model, directory / "aligned.ckpt", start)
-
-        return self._alone(work)
-
     def produce(self, checkpoint: Path, frames: Sequence[Frame], directory: Path, compress: bool) -> Product:
         """The exported model, product.pt; there is nothing to compress in a PET model."""
         reason = "a PET model has no tables to be compressed into" if compress else ""

@@ -33,7 +33,7 @@ class Output:
 
 
 class Line(ABC):
-    """How a program that stays is spoken to, one frame after the other, all of the same cell and atoms.
+    """How a program that stays is spoken to, one frame after the other, all of the same atoms.
 
     ``arguments`` are added to the command, ``stdin`` is the file that is its standard input.
     """
@@ -73,8 +73,13 @@ class Program(ABC):
     """Name and content of the file that asks the running program to end by itself."""
     patience: ClassVar[float] = 10.0
     """Seconds it has to end by itself after it was asked to."""
-    residents: ClassVar[bool] = False
-    """Whether it can stay and take one frame after the other; then it has :meth:`line` and :meth:`check`."""
+    residents: ClassVar[tuple[bool | str, ...]] = ()
+    """The ways, values of label.launch.resident, in which it can stay and take one frame after the other.
+
+    If there are any, it has :meth:`line` and :meth:`check`.
+    """
+    any_cell: ClassVar[bool] = False
+    """Whether one that stays takes frames of any cell, and makes its basis anew for each."""
     bulky: ClassVar[tuple[str, ...]] = ()
     """Globs of files that are deleted from the kept folder of a rejected label: wave functions and the like."""
 
@@ -110,7 +115,7 @@ class Program(ABC):
         other options enter as they are; options that are paths (pfdhpc.config.label.PATHS) enter only here.
         """
 
-    def line(self, directory: Path, stdout: Path) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
         """The line to one that is going to be started in a folder :meth:`write` was called for, and that stays."""
         raise NotImplementedError
 

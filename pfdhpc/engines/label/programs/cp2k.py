@@ -35,6 +35,8 @@ from ....data import Frame
 from ....errors import InputError, LabelError
 from . import parts
 from .base import Line, Output, Program
+from .cp2k_input import find, print_to_file, read_template, set_keyword, values
+from .cp2k_shell import ShellLine
 from .ipi import SocketLine
 
 PROJECT = "label"
@@ -55,7 +57,8 @@ class Cp2k(Program):
     keys: ClassVar = ("template", "input", "data_dir")
     soft_stop = ("EXIT", "")
     patience = 25.0
-    residents = True
+    residents = (True, "shell")
+    any_cell = True
     bulky = ("*.wfn*", "*.kp*", "*.cube", "*.restart*")
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
@@ -66,7 +69,7 @@ class Cp2k(Program):
         problems += parts.check_table(options, "input", (str, int, float), 'input = { "FORCE_EVAL/DFT/CHARGE" = 1 }')
         if problems:
             raise InputError(problems)
-        self.root = _read_template(Path(options["template"]))
+        self.root = read_template(Path(options["template"]))
         problems += self._prepare()
         self.data, missing = self._data_files()
         if problems or missing:
@@ -77,23 +80,24 @@ class Cp2k(Program):
         problems = [
             f"label.options.template: &{name.rpartition('/')[2]} is refused: {reason}"
             for name, reason in _REFUSED.items()
-            if _find(self.root, name)
+            if find(self.root, name)
         ]
         for path, value in self.options.get("input", {}).items():
             section, _, keyword = path.upper().rpartition("/")
             if section and keyword:
-                problems += _set(self.root, section, f"{keyword} {value}")
+                problems += set_keyword(self.root, section, f"{keyword} {value}")
             else:
                 problems.append(f'label.options.input."{path}": write SECTION/SUBSECTION/KEYWORD')
         if problems:
             return problems
         self.root.subsections = [one for one in self.root.subsections if one.name != "MOTION"]
-        problems += _set(self.root, "GLOBAL", f"PROJECT {PROJECT}") + _set(self.root, "GLOBAL", RUN_TYPE)
-        problems += _print(self.root, "FORCES")
+        problems += set_keyword(self.root, "GLOBAL", f"PROJECT {PROJECT}") + set_keyword(self.root, "GLOBAL", RUN_TYPE)
+        problems += print_to_file(self.root, "FORCES")
         if self.virial:
-            numerical = _values(self.root, "FORCE_EVAL", "STRESS_TENSOR") == ["NUMERICAL"]
-            problems += _set(self.root, "FORCE_EVAL", f"STRESS_TENSOR {'NUMERICAL' if numerical else 'ANALYTICAL'}")
-            problems += _print(self.root, "STRESS_TENSOR")
+            given = values(self.root, "FORCE_EVAL", "STRESS_TENSOR")
+            kind = "NUMERICAL" if given == ["NUMERICAL"] else "ANALYTICAL"
+            problems += set_keyword(self.root, "FORCE_EVAL", f"STRESS_TENSOR {kind}")
+            problems += print_to_file(self.root, "STRESS_TENSOR")
         return problems
 
     def _data_files(self) -> tuple[dict[str, Path], list[str]]:
@@ -103,7 +107,7 @@ class Cp2k(Program):
         """
         if "data_dir" not in self.options:
             return {}, []
-        names = {name for keyword in NAMES for name in _values(self.root, "FORCE_EVAL/DFT", keyword)}
+        names = {name for keyword in NAMES for name in values(self.root, "FORCE_EVAL/DFT", keyword)}
         found = {name: Path(self.options["data_dir"]) / name for name in sorted(names)}
         problems = [
             f"label.options.data_dir: no such file: {path}, which the template names"
@@ -117,7 +121,7 @@ class Cp2k(Program):
         ]
 
     def elements(self) -> set[str] | None:
-        named = [kind.params for kind in _find(self.root, "FORCE_EVAL/SUBSYS/KIND") if kind.params]
+        named = [kind.params for kind in find(self.root, "FORCE_EVAL/SUBSYS/KIND") if kind.params]
         kinds = {name.split()[0].capitalize() for name in named}
         return kinds if kinds and "Default" not in kinds and kinds <= set(chemical_symbols) else None
 
@@ -131,7 +135,9 @@ class Cp2k(Program):
     def arguments(self) -> tuple[list[str], str | None]:
         return ["-i", "cp2k.inp"], None
 
-    def line(self, directory: Path, stdout: Path) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
+        if way == "shell":
+            return ShellLine(directory, stdout, self.virial, lambda: self.check(stdout))
         line = SocketLine(self.name, directory, lambda: self.check(stdout))
         line.arguments = ("-E", f"{SOCKET}={line.name}", "-i", RESIDENT)
         return line
@@ -188,56 +194,6 @@ _REFUSED = {
     "EXT_RESTART": "it would bring other atoms",
     "FORCE_EVAL/SUBSYS/TOPOLOGY": "the atoms are those of the frame",
 }
-
-
-def _read_template(path: Path) -> Any:
-    """The sections of an input. Raises InputError for what cannot be read or hides part of the input."""
-    from ase.calculators.cp2k import parse_input
-
-    lines = [re.split("[!#]", line)[0].strip() for line in path.read_text(errors="replace").splitlines()]
-    if any(line.startswith("@") or "$" in line for line in lines):
-        raise InputError(
-            f"label.options.template: {path} has directives or variables (@SET, @INCLUDE, $NAME); write out what "
-            "they stand for, so that the level of theory is in one file"
-        )
-    begun = sum(line.startswith("&") and not line.upper().startswith("&END") for line in lines)
-    ended = sum(line.upper().startswith("&END") for line in lines)
-    if begun != ended or not begun:
-        raise InputError(f"label.options.template: {path} begins {begun} sections (&NAME) and ends {ended} (&END)")
-    return parse_input("\n".join(lines))
-
-
-def _find(section: Any, path: str) -> list[Any]:
-    """All sections of a path."""
-    name, _, rest = path.partition("/")
-    found = [one for one in section.subsections if one.name == name]
-    return [inner for one in found for inner in _find(one, rest)] if rest else found
-
-
-def _values(root: Any, path: str, keyword: str) -> list[str]:
-    """What a keyword is set to, wherever it is given."""
-    lines = [line.split(maxsplit=1) for section in _find(root, path) for line in section.keywords]
-    return [words[1].strip() for words in lines if words[0].upper() == keyword and len(words) > 1]
-
-
-def _set(root: Any, path: str, line: str) -> list[str]:
-    """Set a keyword of a section, in place of what was there; the problem of doing so."""
-    names = path.split("/")
-    doubled = [name for n, name in enumerate(names, 1) if len(_find(root, "/".join(names[:n]))) > 1]
-    if doubled:
-        return [f"label.options.template: {path}: there is more than one &{doubled[0]}"]
-    section, keyword = root.get_subsection(path), line.split()[0]
-    section.keywords = [old for old in section.keywords if old.split()[0].upper() != keyword] + [line]
-    return []
-
-
-def _print(root: Any, name: str) -> list[str]:
-    """Let a quantity be printed to a file of its name, whatever the template says of it."""
-    problems = _set(root, f"FORCE_EVAL/PRINT/{name}", f"FILENAME {name}")
-    if not problems:
-        section = root.get_subsection(f"FORCE_EVAL/PRINT/{name}")
-        section.params, section.keywords = "ON", [f"FILENAME {name}"]
-    return problems
 
 
 def _numbers(row: np.ndarray) -> str:

@@ -43,7 +43,7 @@ class QuantumEspresso(Program):
     name = "pw.x"
     keys = ("template", "input", "pseudopotentials", "pseudo_dir", "kpts", "koffset", "kspacing")
     soft_stop = (f"{PREFIX}.EXIT", "")
-    residents = True
+    residents = (True,)
     bulky = (f"{PREFIX}.save", f"{PREFIX}.wfc*", f"{PREFIX}.mix*", f"{PREFIX}.hub*", f"{PREFIX}.restart*")
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
@@ -86,7 +86,7 @@ class QuantumEspresso(Program):
     def arguments(self) -> tuple[list[str], str | None]:
         return ["-in", "pw.in"], None
 
-    def line(self, directory: Path, stdout: Path) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
         line = SocketLine(self.name, directory, lambda: self.check(stdout))
         line.arguments = ("-in", "pw.in", "--ipi", f"{line.name}:UNIX")
         return line

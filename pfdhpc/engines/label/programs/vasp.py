@@ -57,7 +57,7 @@ class Vasp(Program):
         "template", "incar", "potcar_dir", "potcars", "kspacing", "kpts", "koffset", "magmoms", "charge",
     )  # fmt: skip
     soft_stop = ("STOPCAR", "LABORT = .TRUE.\n")
-    residents = True
+    residents = (True,)
     bulky = ("POTCAR", "WAVECAR", "CHG*", "LOCPOT", "vaspout.h5", "vaspwave.h5", "PROCAR", "TMPCAR")
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
@@ -119,7 +119,7 @@ class Vasp(Program):
             tags["NELECT"] = f"{electrons - charge:.6f}"
         return tags
 
-    def line(self, directory: Path, stdout: Path) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
         from .vasp_line import KeyboardLine
 
         return KeyboardLine(directory, stdout, self)

@@ -7,11 +7,8 @@ and reads the vasprun.xml, whose last step is not complete as long as VASP waits
 Source: the VASP wiki (INTERACTIVE, STOPCAR), ase.calculators.vasp.interactive.
 """
 
-import os
 import re
-import tempfile
 import time
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from ....errors import LabelError
 from ....units import virial_from_stress
 from . import parts
 from .base import Line, Output, check_geometry
+from .keyboard import Keyboard
 from .vasp import RUNNING, Vasp, check_converged
 
 ASKS = b"POSITIONS: read"
@@ -39,31 +37,25 @@ LAST = re.compile(r"^ *energy  without entropy=.*\n", re.MULTILINE)
 
 
 class KeyboardLine(Line):
-    """A named pipe as standard input; VASP ends when it is closed, as it is when this process is gone."""
+    """VASP ends when the keyboard is closed, as it is when this process is gone."""
 
     def __init__(self, directory: Path, stdout: Path, program: Vasp):
         self._log, self._stdout, self._virial = directory / "OUTCAR", stdout, program.virial
         self._check = lambda: program.check(stdout)
-        self._frame, self._asked, self._outgoing = None, 0, b""
+        self._frame, self._asked = None, 0
         self._read, self._processes = 0, None
-        self._stack = ExitStack()
-        # Not in the label's folder: not all file systems have pipes.
-        self._place = self._stack.enter_context(ExitStack())
-        self.stdin = Path(self._place.enter_context(tempfile.TemporaryDirectory(prefix="pfdhpc-"))) / "keyboard"
-        os.mkfifo(self.stdin)
-        # For reading as well, so that nobody's opening of it waits for somebody else's.
-        self._pipe = os.open(self.stdin, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._stack.callback(os.close, self._pipe)
+        self._keyboard = Keyboard()
+        self.stdin = self._keyboard.path
         _set_tags(directory / "INCAR", TAGS)
 
     def ask(self, frame: Frame) -> None:
         if self._asked:  # the first frame is in the POSCAR
             self._type(frame)
-        self._place.close()  # VASP has opened it, and no file is left when a job is killed
+        self._keyboard.opened()
         self._frame, self._asked = frame, self._asked + 1
 
     def wait(self, seconds: float) -> bool:
-        self._flush()
+        self._keyboard.flush()
         if self._stdout.read_bytes().count(ASKS) >= self._asked:
             return True
         time.sleep(min(seconds, LOOK))
@@ -91,21 +83,14 @@ class KeyboardLine(Line):
         name, content = Vasp.soft_stop
         (self._log.parent / name).write_text(content)
         self._type(self._frame)
-        self._flush()
 
     def close(self) -> None:
-        self._stack.close()
+        self._keyboard.close()
 
     def _type(self, frame: Frame) -> None:
         order, _ = parts.grouped(frame)
         fractions = np.linalg.solve(frame.cell.T, frame.positions[order].T).T % 1.0
-        self._outgoing = "".join(" ".join(f"{x:19.16f}" for x in row) + "\n" for row in fractions).encode()
-
-    def _flush(self) -> None:
-        """What fits into the pipe now."""
-        with suppress(BlockingIOError):
-            while self._outgoing:
-                self._outgoing = self._outgoing[os.write(self._pipe, self._outgoing) :]
+        self._keyboard.type("".join(" ".join(f"{x:19.16f}" for x in row) + "\n" for row in fractions))
 
     def _news(self) -> str:
         """The OUTCAR since the last step; it is empty as long as there is none."""

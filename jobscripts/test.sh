@@ -34,11 +34,11 @@ step() {
 }
 
 step ruff check .
-# Two side by side, a file at a time; what is about time, faults and Slurm's one node, one after another.
-timed=(tests/e2e/test_walltime.py tests/faults tests/slurm)
-apart=(tests/mpi tests/e2e "${timed[@]}")
+# Two side by side, a file at a time; what is about time and Slurm's one node, one after another.
+timed=(tests/e2e/test_walltime.py tests/slurm)
+apart=(tests/mpi tests/e2e tests/faults "${timed[@]}")
 step python -m pytest -n 2 --dist loadfile tests "${apart[@]/#/--ignore=}" "$@"
-step python -m pytest -n 2 --dist loadfile tests/e2e "${timed[@]/#/--ignore=}" --durations=10 "$@"
+step python -m pytest -n 2 --dist loadfile tests/faults tests/e2e "${timed[@]/#/--ignore=}" --durations=10 "$@"
 step python -m pytest "${timed[@]}" "$@"
 for ranks in 1 2 4; do
     # Through mpi4py a failure on one rank ends the job instead of leaving the others waiting.

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-_OF_LAUNCHER = "OMPI_UNIVERSE_SIZE" in os.environ
+OF_OPEN_MPI = "OMPI_UNIVERSE_SIZE"
+"""A variable that Open MPI's launcher sets."""
+_OF_LAUNCHER = OF_OPEN_MPI in os.environ
 """Open MPI's gives each rank a terminal, also where its own output is a file, which a live panel would spoil."""
 console = Console(
     highlight=False,

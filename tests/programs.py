@@ -1,16 +1,20 @@
 """VASP, ABACUS and CP2K in the tests: sections of inputs whose program is a stand-in."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from ase.build import bulk
 from standins.common import potential
 
 from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame
+from pfdhpc.engines.label.ending import never
+from pfdhpc.errors import LabelError
 
 STANDINS = Path(__file__).parent / "standins"
 PROGRAMS = ("vasp", "abacus", "cp2k")
@@ -132,3 +136,29 @@ def running(folder):
         except OSError:  # it ended, or is another user's
             continue
     return found
+
+
+def check_judged(made, folder, place, said, timeout=60.0):
+    """The first or second label by a program that stays fails as said; nothing runs then, until it is asked again."""
+    if place == 2:
+        assert made.label(moved(1), {}, 60.0).is_finite()
+    with pytest.raises(LabelError, match=f"{said}.*; see labels/"):
+        made.label(moved(place), {}, timeout)
+    assert made._running is None and not running(folder)
+    if place == 2:
+        assert made.label(moved(2), {}, 60.0).is_finite()
+
+
+def check_called_off(make, folder, kind, seconds):
+    """The second label by a program that stays, and hangs, is called off after so many seconds, and it ends by itself.
+
+    ``make(called_off)`` gives the labeler.
+    """
+    wish = never
+    made = make(lambda: wish())
+    assert made.label(moved(1), {}, 60.0).is_finite()
+    wish = after(seconds)
+    with pytest.raises(LabelError, match="stopped: this job is about to end") as found:
+        made.label(moved(2), {}, 60.0)
+    assert found.value.killed == signal.SIGTERM
+    assert ended_by_itself(folder, kind) and not running(folder)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..engines.isolated.child import CHOICE
 from ..errors import EXIT_BUG, EXIT_COMPLETE, InputError
-from ..log import console
+from ..log import OF_OPEN_MPI, console
 from ..parallel.devices import visible_gpus
 from ..parallel.scheduler import RANK_VARIABLES, job_end
 from ..parallel.world import communicator, launched, leave
@@ -41,7 +41,7 @@ def doctor(options: argparse.Namespace) -> int:
     expected = launched(os.environ)
     # All children first: forking is unsafe once MPI runs.
     told = _stack() if first else {}
-    strange = "OMPI_UNIVERSE_SIZE" in os.environ and not is_open_mpi(ask("vendor", PATIENCE))
+    strange = OF_OPEN_MPI in os.environ and not is_open_mpi(ask("vendor", PATIENCE))
     site = look(ask("internet", ADDRESSES).get("internet") == "True") if first else Site()
     found = examine(site, told, options.directory, expected > 1) if first else []
     ranks = [mine]

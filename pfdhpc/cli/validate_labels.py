@@ -97,7 +97,10 @@ def labeler(run: Any, minutes: float, starts: Spawner | None = None) -> Callable
     from ..roles.folder import RunFolder
 
     section, end = _section(run), time.monotonic() + 60 * minutes
-    over = lambda: PATIENCE if time.monotonic() > end else None  # noqa: E731
+
+    def over() -> float | None:
+        return PATIENCE if time.monotonic() > end else None
+
     engine = make_labeler(section, None, starts, RunFolder(run.directory).engine_log(TEAM), over)
 
     def label(system: str, frame: Any) -> Any:

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
 from espresso import ROOT, needs_openmpi
-from programs import after, computed, ended_by_itself, frame, moved, running, section
+from programs import check_called_off, check_judged, computed, ended_by_itself, frame, moved, running, section
 
 from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame
@@ -103,24 +102,11 @@ def test_every_answer_of_cp2ks_shell_is_judged_and_after_a_failure_it_is_started
     behaviour, version, processes, place, said, shell, tmp_path
 ):
     made = shell(behaviour=behaviour, version=version, processes=processes)
-    if place == 2:
-        assert made.label(moved(1), {}, 60.0).is_finite()
-    with pytest.raises(LabelError, match=f"{said}.*; see labels/"):
-        made.label(moved(place), {}, 1.0 if behaviour == "hang" else 60.0)
-    assert made._running is None and not running(tmp_path)
-    if place == 2:
-        assert made.label(moved(2), {}, 60.0).is_finite()
+    check_judged(made, tmp_path, place, said, 1.0 if behaviour == "hang" else 60.0)
 
 
 def test_cp2ks_shell_ends_tidily_when_its_label_is_called_off(shell, tmp_path):
-    made = shell(called_off=lambda: wish(), behaviour="hang")
-    wish = never
-    assert made.label(moved(1), {}, 60.0).is_finite()
-    wish = after(0.3)
-    with pytest.raises(LabelError, match="stopped: this job is about to end") as found:
-        made.label(moved(2), {}, 60.0)
-    assert found.value.killed == signal.SIGTERM
-    assert ended_by_itself(tmp_path, "cp2k") and not running(tmp_path)
+    check_called_off(lambda called_off: shell(called_off, behaviour="hang"), tmp_path, "cp2k", 0.3)
 
 
 def test_cp2ks_shell_is_killed_if_it_does_not_hear(shell, tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from programs import (
     CP2K_INPUT,
     PROGRAMS,
     after,
+    check_called_off,
+    check_judged,
     computed,
     ended_by_itself,
     frame,
@@ -202,25 +204,13 @@ def test_a_vasp_that_stays_is_judged_in_every_step_and_started_anew_after_a_fail
 ):
     monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_line.COMPLETE", 0.3)
     made = vasp(spawner, tmp_path, behaviour=behaviour, processes=processes)
+    check_judged(made, tmp_path, place, said, 2.0 if behaviour == "hang" else 60.0)
     if place == 2:
-        assert made.label(moved(1), {}, 60.0).is_finite()
-    with pytest.raises(LabelError, match=f"{said}.*; see labels/"):
-        made.label(moved(place), {}, 2.0 if behaviour == "hang" else 60.0)
-    assert made._running is None and not running(tmp_path)
-    if place == 2:
-        assert made.label(moved(2), {}, 60.0).is_finite()
         made._dismiss(keep=False)
 
 
 def test_a_vasp_that_stays_ends_tidily_when_its_label_is_called_off(tmp_path, spawner):
-    made = vasp(spawner, tmp_path, behaviour="hang", called_off=lambda: wish())
-    wish = never
-    assert made.label(moved(1), {}, 60.0).is_finite()
-    wish = after(0.5)
-    with pytest.raises(LabelError, match="stopped: this job is about to end") as found:
-        made.label(moved(2), {}, 60.0)
-    assert found.value.killed == signal.SIGTERM
-    assert ended_by_itself(tmp_path, "vasp") and not running(tmp_path)
+    check_called_off(lambda wish: vasp(spawner, tmp_path, behaviour="hang", called_off=wish), tmp_path, "vasp", 0.5)
 
 
 def test_at_the_end_of_a_job_nothing_runs_and_nothing_is_left_but_what_was_kept(tmp_path):

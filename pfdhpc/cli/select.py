@@ -102,13 +102,13 @@ def select(options: argparse.Namespace, comm: Any) -> int:
         model = agreed(comm, lambda: load_model(section, options.model))
         material = Material(section, comm.rank, comm.size)
         held = agreed(comm, lambda: read(options, material, phases))
-        channel = MpiChannel(comm) if comm.size > 1 else None
+        channel = MpiChannel(comm.Dup()) if comm.size > 1 else None  # apart from any other selection's messages
         entropies = not options.no_entropy
         found = agreed(comm, lambda: choose(section, material, model, channel, options.seed, entropies, phases))
         indices = comm.bcast(found.indices if found else None)
         parts = comm.gather({index: held[index] for index in indices if index in held})
         if channel is not None:
-            channel.flush(60.0)
+            channel.settle()
         agreed(comm, lambda: comm.rank == 0 and write(options, found, parts, phases))
     if comm.rank == 0:
         report(options, section, material, found, phases.seconds)

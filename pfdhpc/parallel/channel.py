@@ -85,6 +85,15 @@ class MpiChannel(Channel):
             time.sleep(pause(waited))
         return not self._pending
 
+    def settle(self) -> None:
+        """Receive and drop what nobody waits for any more, until all that any rank sent has left. Collective."""
+        others = None
+        while others is None or not others.Test():
+            self.poll()
+            if others is None and not self._pending:
+                others = self._comm.Ibarrier()
+            time.sleep(SHORTEST)
+
     def _reap(self) -> None:
         self._pending = [request for request in self._pending if not request.test()[0]]
 

@@ -8,6 +8,7 @@ by EMT that take as long as a DFT label might: lognormal with the mean ``--secon
 mean. Every model a run publishes is tested on the same hot frames, which no run has seen; the run's time is from the
 first order to the moment the first model with a force RMSE of ``--target`` eV/Å was there. Then it is stopped, and with
 ``--labels`` labels at the latest. Prints each run, and in the end medians over the seeds with the ratios to lock-step.
+Shares of the time at work are those of each role, and of the labelers from the first model on, in the steady state.
 """
 
 import argparse
@@ -107,7 +108,7 @@ structures = ["{name}.vasp"]
 perturb = {{ count = 2, strain = 0.03, displacement = 0.1 }}
 """
 
-HEADS = "  CV staleness  seconds  labels  labeler  explorer  trainer  models"
+HEADS = "  CV staleness  seconds  labels  labeler  steady  explorer  trainer  models"
 
 METALS = {
     "Cu": bulk("Cu", cubic=True),
@@ -149,7 +150,7 @@ def main() -> None:
 def _row(cv: float, staleness: str, run: dict[str, float]) -> str:
     return (
         f"{cv:4.1f} {staleness:>9} {run['seconds']:8.0f} {run['labels']:7.0f} {run['labeler']:8.0%} "
-        f"{run['explorer']:9.0%} {run['trainer']:8.0%} {run['models']:7.0f}"
+        f"{run['steady']:7.0%} {run['explorer']:9.0%} {run['trainer']:8.0%} {run['models']:7.0f}"
     )
 
 
@@ -179,9 +180,11 @@ def figures(run: Path, curve: list[tuple[float, float]], target: float) -> dict[
                 if state.split()[0] not in NOT_AT_WORK)  # fmt: skip
     last, error = curve[-1]
     worked = utilization([within(track, begin, last) for track in workers])
+    since = curve[0][0] if len(curve) > 1 else begin
+    steady = utilization([within(track, since, last) for track in workers if track.role == "labeler"])
     ends = [at for track in workers for at, state in zip(track.starts + track.lengths, track.states, strict=True)
             if state == "label"]  # fmt: skip
-    shares = {role: shares["busy"] for role, shares in worked.items()}
+    shares = {role: shares["busy"] for role, shares in worked.items()} | {"steady": steady["labeler"]["busy"]}
     labels = sum(int(at <= last) for at in ends)
     return {"seconds": last - begin, "labels": labels, "models": len(curve), "reached": error <= target, **shares}
 

@@ -106,7 +106,7 @@ class Job:
         """As a node failure would: everything of the job, at once, without a warning."""
         os.killpg(self.process.pid, signal.SIGKILL)
         for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines():
-            if f"pfdhpc run {self.output.parent}" in line:
+            if f" run {self.output.parent}" in line:
                 try:
                     os.kill(int(line.split()[0]), signal.SIGKILL)
                 except ProcessLookupError:

@@ -106,25 +106,35 @@ def test_one_rank_plays_all_roles_and_gives_the_same_run(done, tmp_path):
 
 
 SHARED = """
-import os
+import os, pathlib, time
 from pfdhpc.cli.main import main
 from pfdhpc.roles import evaluation, evaluator
 
 evaluation.PART, evaluation.PAYS = 2, -1.0
-make = evaluator.make_trainer
+make, evaluate = evaluator.make_trainer, evaluator.Evaluator.evaluate
+here = pathlib.Path(__file__).parent
 
 def unlucky(*parts):
     if os.environ.get("PMI_RANK") == "3":
         raise MemoryError("no room for another model")
     return make(*parts)
 
-evaluator.make_trainer = unlucky
+def held(self, order, records):
+    if order.order_id.endswith("/2") and (here / "hold").exists():
+        (here / "held").touch()
+        time.sleep(1000)
+    return evaluate(self, order, records)
+
+evaluator.make_trainer, evaluator.Evaluator.evaluate = unlucky, held
 raise SystemExit(main())
 """
 
 
 class SharedEvaluation(Job):
-    """A job in which whoever is idle helps with an evaluation in small parts, and one of them fails."""
+    """A job in which whoever is idle helps with an evaluation in small parts, and one of them fails.
+
+    With a file ``hold`` beside the input the third part is never done.
+    """
 
     def command(self, path, n_ranks):
         (path.parent / "shared.py").write_text(SHARED)
@@ -132,30 +142,48 @@ class SharedEvaluation(Job):
         return ["mpiexec", "-n", str(n_ranks), *program]
 
 
+def before_its_evaluation(done, folder):
+    """The finished run once more, where its evaluation begins; with a second explorer."""
+    shutil.copytree(done, folder)
+    shutil.rmtree(folder / "run" / "ledger", ignore_errors=True)
+    tree = load_checkpoint(folder / "run" / "checkpoints")
+    tree["state"] |= {"phase": "evaluate", "pretrained": None, "finetuned": None}
+    save_checkpoint(folder / "run" / "checkpoints", tree)
+    path = write_copper(folder)
+    path.write_text(path.read_text().replace("[init]", "[ranks]\nexplorer = { teams = 2 }\n[init]"))
+    return path
+
+
+def evaluated(path, n_ranks):
+    """Errors of both models, and what the job told."""
+    job = SharedEvaluation(path, n_ranks)
+    assert job.wait() == 0, job.text()
+    results = results_of(path.parent / "run")
+    return [results["pretrained"], results["finetuned"]], job.text()
+
+
 def test_the_last_evaluation_is_the_same_bit_for_bit_when_others_help_and_one_of_them_is_lost(done, tmp_path):
-    """Both jobs take up the finished run where its evaluation begins."""
-    found = {}
-    for n_ranks in (1, 5):
-        folder = tmp_path / str(n_ranks)
-        shutil.copytree(done[0], folder)
-        shutil.rmtree(folder / "run" / "ledger", ignore_errors=True)
-        tree = load_checkpoint(folder / "run" / "checkpoints")
-        tree["state"] |= {"phase": "evaluate", "pretrained": None, "finetuned": None}
-        save_checkpoint(folder / "run" / "checkpoints", tree)
-        path = write_copper(folder)
-        path.write_text(path.read_text().replace("[init]", "[ranks]\nexplorer = { teams = 2 }\n[init]"))
-        job = SharedEvaluation(path, n_ranks)
-        assert job.wait() == 0, job.text()
-        results = results_of(folder / "run")
-        found[n_ranks] = results["pretrained"], results["finetuned"]
-    assert found[1] == found[5]
+    alone, _ = evaluated(before_its_evaluation(done[0], tmp_path / "alone"), 1)
+    shared, told = evaluated(before_its_evaluation(done[0], tmp_path / "shared"), 5)
+    assert shared == alone
     for now, before in zip(
-        found[5], (results_of(done[0] / "run")[key] for key in ("pretrained", "finetuned")), strict=True
+        shared, (results_of(done[0] / "run")[key] for key in ("pretrained", "finetuned")), strict=True
     ):
         assert now["total"] == pytest.approx(before["total"], rel=1e-4), "the parts are of another size"
-    assert "explorer-1 is retired: it cannot help with the evaluation: MemoryError" in job.text()
-    at_work = {track.team for track in read_tracks(folder / "run" / "ledger") if "evaluate" in track.states}
-    assert at_work >= {"trainer-0", "explorer-0"}
+    assert "explorer-1 is retired: it cannot help with the evaluation: MemoryError" in told
+    tracks = read_tracks(tmp_path / "shared" / "run" / "ledger")
+    assert {track.team for track in tracks if "evaluate" in track.states} >= {"trainer-0", "explorer-0"}
+
+
+def test_killed_in_the_middle_of_its_evaluation_it_goes_on_to_the_same_end(done, tmp_path):
+    whole, _ = evaluated(before_its_evaluation(done[0], tmp_path / "whole"), 1)
+    path = before_its_evaluation(done[0], tmp_path / "killed")
+    (path.parent / "hold").touch()
+    job = SharedEvaluation(path, 5)
+    job.wait_for_state((path.parent / "held").exists)
+    job.kill()
+    (path.parent / "hold").unlink()
+    assert evaluated(path, 5)[0] == whole
 
 
 def test_two_jobs_cannot_share_a_directory(tmp_path):

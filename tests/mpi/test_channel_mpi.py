@@ -22,6 +22,16 @@ def test_arrays_go_round_a_ring_unharmed():
     assert channel.flush(20)
 
 
+def test_what_nobody_waits_for_is_dropped_on_all_ranks_at_once():
+    comm = MPI.COMM_WORLD.Dup()
+    channel = MpiChannel(comm)
+    for dest in range(comm.Get_size()):
+        channel.send(dest, np.zeros(1_000_000))
+    time.sleep(0.1 * comm.Get_rank())
+    channel.settle()
+    assert channel.flush(0.0) and channel.poll() is None
+
+
 def test_many_to_one_loses_nothing_and_keeps_the_order_of_each():
     comm = MPI.COMM_WORLD.Dup()
     channel = MpiChannel(comm)

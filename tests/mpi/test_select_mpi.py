@@ -45,8 +45,19 @@ METHODS = [[], ["--method", "pfd", "--chunk", "3"], ["--method", "random", "--no
 @pytest.mark.parametrize("options", METHODS, ids=" ".join)
 @pytest.mark.parametrize("with_reference", [True, False])
 def test_picks_are_those_of_one_rank(options, with_reference, folder):
+    check_picks(folder, options, with_reference)
+
+
+def test_a_selection_hears_nothing_of_the_one_before(folder):
+    """A lot is decided before every rank's offers have been heard."""
+    for _ in range(5):
+        command(folder / "candidates.extxyz", "-o", folder / "drawn.extxyz", "--max-sel", 4, "--force", *METHODS[2])
+        check_picks(folder, METHODS[3], with_reference=True)
+
+
+def check_picks(folder, options, with_reference):
     files = [folder / "candidates.extxyz"] + ["--reference", folder / "reference.extxyz"] * with_reference
-    assert command(*files, "-o", folder / "picked.extxyz", "--max-sel", 5, *options) == 0
+    assert command(*files, "-o", folder / "picked.extxyz", "--max-sel", 5, "--force", *options) == 0
     if COMM.rank == 0:
         settings = {name[2:]: value for name, value in zip(options, options[1:], strict=False) if name[:2] == "--"}
         settings = {name: int(value) if name == "chunk" else value for name, value in settings.items()}

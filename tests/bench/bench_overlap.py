@@ -235,7 +235,8 @@ def hot_frames() -> list[Atoms]:
     for metal in METALS.values():
         atoms = metal.copy()
         atoms.calc = EMT()
-        dynamics = Langevin(atoms, 5 * fs, temperature_K=900, friction=0.01 / fs, rng=np.random.default_rng(7))
+        rng = np.random.default_rng(7)
+        dynamics = Langevin(atoms, 5 * fs, temperature_K=900, friction=0.01 / fs, fixcm=False, rng=rng)
         for _ in range(12):
             dynamics.run(10)
             frame = atoms.copy()

@@ -1,6 +1,7 @@
 """What every command has in common: it starts fast, explains itself, and never ends in a traceback."""
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -48,6 +49,18 @@ def test_every_extra_that_is_named_exists():
     assert set(named) <= extras, named
     table = re.findall(r"^\| `(\w+)` \|", (ROOT / "pfdhpc/docs/installing.md").read_text(), re.MULTILINE)
     assert set(table) == extras
+
+
+@pytest.mark.parametrize("words", [["run", "input.toml"], ["select", "a.xyz", "-o", "b.xyz"]], ids=" ".join)
+def test_processes_that_do_not_know_each_other_are_refused_by_the_first_alone(words, tmp_path):
+    """As under a launcher of another MPI; a run would be on one of them, and the others in its way."""
+    line, found = [sys.executable, "-m", "mpi4py", "-m", "pfdhpc", *words], []
+    for rank in "01":
+        environment = {**os.environ, "OMPI_COMM_WORLD_SIZE": "4", "PALS_RANKID": rank}
+        found.append(subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment))
+    assert [done.returncode for done in found] == [2, 2]
+    assert "pfdhpc: 4 processes were started, but each of them finds itself alone" in found[0].stderr
+    assert not any("pfdhpc:" in text or "Traceback" in text for text in (found[1].stderr, found[1].stdout))
 
 
 def test_help_costs_less_than_a_third_of_a_second():

@@ -100,10 +100,10 @@ def _format_of(destination: Path) -> str:
 def select(options: argparse.Namespace) -> int:
     """Frames worth a label among data that is there already, on every rank; the first one speaks."""
     limit_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    from ..parallel.world import communicator, leave, next_gpu
+    from ..parallel.world import leave, next_gpu, whole_world
     from .select import select as work
 
-    comm = communicator()
+    comm = whole_world()
     first = comm.rank == 0
     settle(next_gpu(comm, visible_gpus()), trains=False)
     try:

@@ -15,7 +15,7 @@ from ..engines.isolated.child import CHOICE
 from ..errors import EXIT_BUG, EXIT_COMPLETE, InputError
 from ..log import OF_OPEN_MPI, console
 from ..parallel.devices import visible_gpus
-from ..parallel.scheduler import RANK_VARIABLES, job_end
+from ..parallel.scheduler import is_first, job_end
 from ..parallel.world import communicator, launched, leave
 from . import findings, findings_devices
 from .findings import FAIL, OK, PAGE, WARN, Finding
@@ -36,7 +36,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Everything that can be found out in a minute; exit code 1 when something fails."""
     if not options.directory.is_dir():
         raise InputError(f"doctor: {options.directory}: no such folder; name the one a run would write to")
-    first = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0") == "0"
+    first = is_first(os.environ)
     mine = {"host": os.uname().nodename, "gpus": visible_gpus(), "cores": sorted(os.sched_getaffinity(0))}
     expected = launched(os.environ)
     # All children first: forking is unsafe once MPI runs.

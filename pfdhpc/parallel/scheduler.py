@@ -26,10 +26,15 @@ class Notice:
     seconds: float | None
 
 
+def is_first(environ: Mapping[str, str]) -> bool:
+    """Whether this process is the first of those a launcher started, or the only one. Does not start MPI."""
+    return next((environ[name] for name in RANK_VARIABLES if name in environ), "0") == "0"
+
+
 def job_end(environ: Mapping[str, str] = os.environ, ask: Ask | None = None) -> Notice | None:
     """The end of this job as the batch system knows it; None outside of one, and on all ranks but the first."""
     ask = ask or _ask
-    if next((environ[name] for name in RANK_VARIABLES if name in environ), "0") != "0":
+    if not is_first(environ):
         return None
     if environ.get("SLURM_JOB_ID"):
         return Notice("Slurm", _slurm(environ, ask))

@@ -1,12 +1,15 @@
 """The one place that names the world communicator."""
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import EXIT_BAD_INPUT, InputError
 from .devices import Seat, seats
 from .layout import Layout, Team
+from .scheduler import is_first
 
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 """Where launchers tell a process how many of it there are."""
@@ -34,6 +37,26 @@ def communicator() -> Any:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD
+
+
+def whole_world() -> Any:
+    """As :func:`communicator`, of a command that wants all processes a launcher started.
+
+    Raises InputError on the first of them where each finds itself alone; the others leave without a word.
+    """
+    from mpi4py import MPI
+
+    n_started = launched(os.environ)
+    if MPI.COMM_WORLD.Get_size() > 1 or n_started == 1:
+        return MPI.COMM_WORLD
+    leave()
+    if not is_first(os.environ):
+        raise SystemExit(EXIT_BAD_INPUT)
+    known = " ".join(MPI.Get_library_version().partition(",")[0].split()[:3])
+    raise InputError(
+        f"{n_started} processes were started, but each of them finds itself alone: the launcher is not of the MPI that "
+        f"mpi4py has loaded ({known}), or does not speak its protocol; `pfdhpc doctor` says which one to take"
+    )
 
 
 def leave() -> None:

@@ -38,7 +38,7 @@ def run(path: Path, stopping: Stopping, spawner: Spawner | None = None) -> int:
     """
     gpus = devices.visible_gpus()  # asks a child process, which must come before MPI
     stopping.ask_scheduler()  # so does this
-    comm = world.communicator()
+    comm = world.whole_world()
     try:
         return _acts(comm, path, gpus, stopping, spawner)
     except BaseException:

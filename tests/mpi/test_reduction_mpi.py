@@ -17,7 +17,7 @@ from pfdhpc.roles.talk import Mailbox  # noqa: E402
 
 
 def test_ranks_pick_what_one_process_picks():
-    comm = MPI.COMM_WORLD
+    comm = MPI.COMM_WORLD.Dup()  # offers nobody waits for stay in it
     candidates, reference = make_records(10), make_records(4, seed=1, level="pbe")
     expected = picked_of(run_teams([candidates], reference))
     mailbox = Mailbox(MpiChannel(comm))

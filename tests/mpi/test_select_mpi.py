@@ -50,7 +50,7 @@ def test_picks_are_those_of_one_rank(options, with_reference, folder):
 
 def test_a_selection_hears_nothing_of_the_one_before(folder):
     """A lot is decided before every rank's offers have been heard."""
-    for _ in range(5):
+    for _ in range(2):
         command(folder / "candidates.extxyz", "-o", folder / "drawn.extxyz", "--max-sel", 4, "--force", *METHODS[2])
         check_picks(folder, METHODS[3], with_reference=True)
 

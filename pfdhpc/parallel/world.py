@@ -44,11 +44,11 @@ def whole_world() -> Any:
 
     Raises InputError on the first of them where each finds itself alone; the others leave without a word.
     """
+    comm, n_started = communicator(), launched(os.environ)
+    if comm.Get_size() > 1 or n_started == 1:
+        return comm
     from mpi4py import MPI
 
-    n_started = launched(os.environ)
-    if MPI.COMM_WORLD.Get_size() > 1 or n_started == 1:
-        return MPI.COMM_WORLD
     leave()
     if not is_first(os.environ):
         raise SystemExit(EXIT_BAD_INPUT)

@@ -200,6 +200,7 @@ def test_the_command_ends_with_its_exit_code(files):
 
 
 def test_ranks_whose_offers_nobody_waited_for_end_well(files):
+    ase.io.write(files / "candidates.extxyz", [atoms.repeat((3, 3, 1)) for atoms in CANDIDATES])  # slow to arrive
     drawn = ["--method", "random", "--no-entropy", "--max-sel", "3", "--force"]
     line = ["mpiexec", "-n", "4", sys.executable, "-m", "mpi4py", "-m", "pfdhpc", "select", "candidates.extxyz"]
     done = subprocess.run([*line, "-o", "p.extxyz", *drawn], capture_output=True, text=True, cwd=files)

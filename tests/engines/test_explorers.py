@@ -19,7 +19,7 @@ from pfdhpc.data import Frame, Label
 from pfdhpc.engines.base import SegmentTask
 from pfdhpc.engines.calculators import check_calculator
 from pfdhpc.engines.explore import check_explore, check_starts, perturb, starts
-from pfdhpc.engines.explore.guards import violation
+from pfdhpc.engines.explore.guards import Guards
 from pfdhpc.engines.explore.segment import stops, thermal_velocities
 from pfdhpc.engines.registry import make_explorer
 from pfdhpc.errors import InputError, TaskError
@@ -326,12 +326,36 @@ def test_the_guard_sees_images_in_small_cells_and_values_that_are_not_finite():
     guard = ExploreSection(guard={"min_distance": 1.0, "max_volume_ratio": 1.5}).guard
     cell = Frame(np.array([6]), np.diag([0.9, 3.0, 3.0]), np.zeros((1, 3)))
     fine = Label(0.0, np.zeros((1, 3)))
-    assert "closest pair 0.900 Å" in violation(guard, cell, fine, 300.0, cell.volume)
+    assert "closest pair 0.900 Å" in Guards(guard, cell).violation(cell, fine, 300.0)
     wide = Frame(cell.numbers, np.eye(3) * 3, cell.positions)
-    assert violation(guard, wide, fine, 300.0, 27.0) == ""
-    assert "volume ratio 0.5" in violation(guard, wide, fine, 300.0, 54.0)
-    assert "not finite" in violation(guard, wide, fine, float("nan"), 27.0)
-    assert "not finite" in violation(guard, wide, Label(0.0, np.full((1, 3), np.inf)), 300.0, 27.0)
+    twice = Frame(cell.numbers, np.diag([3, 3, 6]), cell.positions)
+    assert Guards(guard, wide).violation(wide, fine, 300.0) == ""
+    assert "volume ratio 0.5" in Guards(guard, twice).violation(wide, fine, 300.0)
+    assert "not finite" in Guards(guard, wide).violation(wide, fine, float("nan"))
+    assert "not finite" in Guards(guard, wide).violation(wide, Label(0.0, np.full((1, 3), np.inf)), 300.0)
+
+
+STEPS = st.tuples(st.sampled_from([-0.3, 0.0, 0.05, 0.3]), st.sampled_from([0.9, 1.0, 1.1]), st.integers(-1, 1))
+
+
+@settings(max_examples=200)
+@given(
+    steps=st.lists(STEPS, min_size=4, max_size=8),
+    distance=st.floats(1.2, 2.0),
+    pbc=st.sampled_from([0, 2, 3]),
+    strained=st.booleans(),
+)
+def test_what_the_guard_remembers_changes_nothing(steps, distance, pbc, strained):
+    guard = ExploreSection(guard={"min_distance": 1.2, "max_volume_ratio": 100}).guard
+    cell, positions = np.array([[9, 0, 0], [4, 8, 0], [0, 1, 9]]) * 1.0, np.array([[0, 0, 0], [distance, 0, 0]])
+    cell[pbc:] = 0
+    frame, label = Frame(np.full(2, 6), cell, positions, np.arange(3) < pbc), Label(0.0, np.zeros((2, 3)))
+    keeping = Guards(guard, frame)
+    for towards, scale, image in steps:
+        assert keeping.violation(frame, label, 300.0) == Guards(guard, frame).violation(frame, label, 300.0)
+        change = np.diag([scale, 1, 1]) if strained else np.eye(3)
+        moved = frame.positions + [[towards, 0, 0], image * frame.cell[0] - [towards, 0, 0]]
+        frame = Frame(frame.numbers, frame.cell @ change, moved @ change, frame.pbc)
 
 
 @settings(max_examples=30)

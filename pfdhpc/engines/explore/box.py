@@ -2,6 +2,9 @@
 
 import numpy as np
 
+ROUNDING = 1e-14
+"""A tilt below this part of the largest box length is none."""
+
 
 def reduced_box(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(box, rotation, basis)`` with ``cell = basis @ box @ rotation.T``.
@@ -17,4 +20,5 @@ def reduced_box(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         multiple = np.round(box[i, j] / box[j, j])
         box[i] -= multiple * box[j]
         basis[:, j] += multiple * basis[:, i]
+    box[np.abs(box) < ROUNDING * box.max()] = 0.0
     return box, rotation * signs, basis

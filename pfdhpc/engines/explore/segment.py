@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import atomic_masses
@@ -13,7 +13,7 @@ from ...data import Frame, Label, Origin, Record
 from ...errors import TaskError
 from ...units import K_BOLTZMANN
 from ..base import SegmentResult, SegmentTask
-from .guards import violation
+from .guards import Guards
 
 GUARD_STRIDE = 10
 """Steps between two looks of the guards, at most: the kept head of an exploding trajectory is healthy."""
@@ -26,8 +26,7 @@ class Breakdown(Exception):
     """The engine could not go on with a trajectory; the message is the reason kept with it."""
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One step of a trajectory: positions in any periodic image, the instantaneous ``temperature`` in K."""
 
     frame: Frame
@@ -63,15 +62,16 @@ def run_segment(section: ExploreSection, task: SegmentTask, begin: Callable[[Seg
     """
     started = perf_counter()
     records: list[Record] = []
+    guards = Guards(section.guard, task.start)
     done, state, begun = 0, None, False
     try:
         motion = begin(task)
-        stopped = _unhealthy(section, task, motion.snapshot())
+        stopped = guards.violation(*motion.snapshot())
         begun = not stopped
         for step in () if stopped else stops(section):
             motion.advance(step - done)
             snapshot = motion.snapshot()
-            stopped = _unhealthy(section, task, snapshot)
+            stopped = guards.violation(*snapshot)
             if stopped:
                 break
             done = step
@@ -127,11 +127,6 @@ def force_deviation(forces: np.ndarray) -> float:
     """
     spread = ((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0)
     return float(np.sqrt(spread.max()))
-
-
-def _unhealthy(section: ExploreSection, task: SegmentTask, snapshot: Snapshot) -> str:
-    volume = task.start.volume
-    return violation(section.guard, snapshot.frame, snapshot.label, snapshot.temperature, volume)
 
 
 def _record(section: ExploreSection, task: SegmentTask, step: int, snapshot: Snapshot, deviation: float) -> Record:

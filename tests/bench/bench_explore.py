@@ -35,7 +35,7 @@ REPEATS = 3
 CELLS = {4: (1, 1, 1), 32: (2, 2, 2), 108: (3, 3, 3), 256: (4, 4, 4)}
 REPFLOW = {"n_dim": 32, "e_dim": 16, "a_dim": 8, "nlayers": 2, "e_rcut": 5.0, "e_rcut_smth": 4.0, "e_sel": 80}
 REPFLOW |= {"a_rcut": 3.5, "a_rcut_smth": 3.0, "a_sel": 20}
-LENGTHS = {"se_e2_a": (LATE, 3 * LATE), "dpa3": (2 * SOON, 6 * SOON)}
+LENGTHS = {"se_e2_a": (LATE, 3 * LATE), "dpa3": (SOON, 3 * SOON)}
 """Steps of a short segment and of a long one."""
 MODELS = {
     "se_e2_a": DESCRIPTORS["se_e2_a"],

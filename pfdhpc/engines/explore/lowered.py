@@ -14,7 +14,7 @@ GETTERS = ("get_", "has_", "is_")
 """How the names of the methods begin that tell what a model is."""
 
 
-SOON, LATE = 100, 1000
+SOON, LATE = 200, 1000
 """Steps of a segment from which on it pays, for models with message passing and for others.
 
 Measured on one core: 1.5 s once for a DPA-3 of two layers and 5 ms less in each step of 17; for a small se_e2_a 0.5 s

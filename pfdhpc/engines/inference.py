@@ -104,8 +104,8 @@ def interpreted() -> AbstractContextManager:
     """TorchScript without its optimiser on CPUs.
 
     Optimising costs a model's first three calls 2 to 5 s (DPA-3 of one to three layers, one core) where the
-    plain interpreter needs 0.2 s, and makes their last digits differ from those of later calls. It gains nothing for
-    DPA-3 and 8 % for a small se_e2_a; :mod:`pfdhpc.engines.explore.lowered` gains more.
+    plain interpreter needs 0.2 s, and makes their last digits differ from those of later calls. It gains 4 % at
+    most for DPA-3 and 8 % for a small se_e2_a; :mod:`pfdhpc.engines.explore.lowered` gains more.
     """
     import torch
 

@@ -40,14 +40,11 @@ class Guards:
             if not 1 / guard.max_volume_ratio <= ratio <= guard.max_volume_ratio:
                 return f"volume ratio {ratio:.3g} exceeds guard.max_volume_ratio {guard.max_volume_ratio:g}"
         if self._least(frame) < guard.min_distance:
-            self._search(frame)
+            reach = guard.min_distance + MARGIN
+            self._searched, self._closest = frame, near_pairs(frame, reach)[2].min(initial=reach)
             if self._closest < guard.min_distance:
                 return f"closest pair {self._closest:.3f} Å is below guard.min_distance {guard.min_distance:g} Å"
         return ""
-
-    def _search(self, frame: Frame) -> None:
-        reach = self._section.min_distance + MARGIN
-        self._searched, self._closest = frame, near_pairs(frame, reach)[2].min(initial=reach)
 
     def _least(self, frame: Frame) -> float:
         """What no distance (Å) is below, by the last search."""

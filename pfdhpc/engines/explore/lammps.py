@@ -68,7 +68,6 @@ class LammpsExplorer(Explorer):
         self.section = section
         self.type_map: tuple[str, ...] = ()
         self.models: tuple[Path, ...] = ()
-        self.drivers: list[Path] = []  # as LAMMPS takes them
         self._lmp = _open_lammps()
         self.scratch = private_folder(self)
 
@@ -80,8 +79,8 @@ class LammpsExplorer(Explorer):
             raise InputError(missing)
         if models[1:] and models[1:] != self.models[1:]:
             _check_committee(models)
-        self.models, self.type_map = models, tuple(type_map)
-        self.drivers = [lowered(models[0], self.section.steps, self.scratch / "driver.pth"), *models[1:]]
+        driver = lowered(models[0], self.section.steps, self.scratch / "driver.pth")
+        self.models, self.type_map = (driver, *models[1:]), tuple(type_map)
 
     def run(self, task: SegmentTask) -> SegmentResult:
         self._check(task)
@@ -125,7 +124,7 @@ class LammpsMotion(Motion):
     def __init__(self, lmp, explorer: LammpsExplorer, task: SegmentTask):
         self.lmp = lmp
         self.section, self.task = explorer.section, task
-        self.type_map, self.drivers = explorer.type_map, explorer.drivers
+        self.type_map, self.models = explorer.type_map, explorer.models
         self.restart = explorer.scratch / "segment.restart"
         self.deviations = explorer.scratch / "deviation.out"
         self.box, self.rotation, self.basis = reduced_box(task.start.cell)
@@ -159,7 +158,7 @@ class LammpsMotion(Motion):
         return Snapshot(frame, label, temperature)
 
     def deviation(self) -> float:
-        if len(self.drivers) == 1:
+        if len(self.models) == 1:
             return float("nan")
         step, *values = self.deviations.read_text().splitlines()[-1].split()
         if int(step) != self.lmp.extract_global("ntimestep"):
@@ -185,12 +184,13 @@ class LammpsMotion(Motion):
         start, n_atoms = self.task.start, len(self.task.start)
         (ax, _, _), (bx, by, _), (cx, cy, cz) = self.box
         types = {atomic_numbers[name]: 1 + i for i, name in enumerate(self.type_map)}
-        tilted = bx or cx or cy or self.section.ensemble == "npt-tri"
-        tilt = f"{bx:.17g} {cx:.17g} {cy:.17g}" if tilted else ""  # without, LAMMPS is a few percent faster
+        tilt = ""  # LAMMPS is a few percent faster without
+        if bx or cx or cy or self.section.ensemble == "npt-tri":
+            tilt = f"{bx:.17g} {cx:.17g} {cy:.17g}"
         masses = [f"mass {kind} {atomic_masses[number]:.17g}" for number, kind in types.items()]
         self._commands(
             "clear\nunits metal\natom_style atomic\natom_modify map yes\nboundary p p p\nbox tilt large\n"
-            f"region box {'prism' if tilted else 'block'} 0 {ax:.17g} 0 {by:.17g} 0 {cz:.17g} {tilt}\n"
+            f"region box {'prism' if tilt else 'block'} 0 {ax:.17g} 0 {by:.17g} 0 {cz:.17g} {tilt}\n"
             f"create_box {len(types)} box\n" + "\n".join(masses)
         )
         fractions = np.linalg.solve(start.cell.T, start.positions.T).T @ self.basis
@@ -214,9 +214,9 @@ class LammpsMotion(Motion):
 
     def _set_model(self) -> None:
         """A fresh pair style: on an existing one DeePMD-kit silently keeps the old model."""
-        models = " ".join(f'"{model}"' for model in self.drivers)
+        models = " ".join(f'"{model}"' for model in self.models)
         committee = f' out_file "{self.deviations}" out_freq {self.section.interval}'
-        if len(self.drivers) == 1:
+        if len(self.models) == 1:
             committee = ""
         with _quiet():
             self._commands(f"pair_style none\npair_style deepmd {models}{committee}")

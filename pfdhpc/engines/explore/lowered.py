@@ -12,8 +12,6 @@ log = logging.getLogger(__name__)
 
 GETTERS = ("get_", "has_", "is_")
 """How the names of the methods begin that tell what a model is."""
-
-
 SOON, LATE = 200, 1000
 """Steps of a segment from which on it pays, for models with message passing and for others.
 
@@ -39,10 +37,11 @@ def lowered(model: Path, steps: int, to: Path) -> Path:
         whole = torch.jit.load(str(model), map_location="cpu", _extra_files=extra).eval()
         if steps < LATE and not whole.has_message_passing():
             return model
-        torch.jit.save(_folded(whole), str(to), extra)
+        part = _folded(whole)
     except RuntimeError as error:
         log.warning("%s is explored as it is, slower: it cannot be folded: %s", model, str(error).strip())
         return model
+    torch.jit.save(part, str(to), extra)
     return to
 
 

@@ -1,14 +1,14 @@
 """MD steps a second of the explorer inside the job, against the ``lmp`` program alone.
 
     OMP_NUM_THREADS=1 DP_INTRA_OP_PARALLELISM_THREADS=1 DP_INTER_OP_PARALLELISM_THREADS=1 \\
-        python tests/bench/bench_explore.py [--atoms 32 108 256]
+        python tests/bench/bench_explore.py [--atoms 32 108 256] [--divide 8]
 
 The same model (a small se_e2_a and a DPA-3 with random weights), copper cell, thermostat and threads; steps of 0.01 fs,
 as random weights do not hold a crystal together for long. The explorer is timed between two lengths of a segment and
 ``lmp`` by its own loop time after as many steps before, so that neither pays for its start; the explorer takes a
 candidate every 20 steps, with energies, forces and virial, ``lmp`` writes nothing. Steps are told by second of
 processor time, which others on the machine take less of; both take turns, and the best of three counts. Both lengths
-are such that the explorer lowers the model (``pfdhpc/engines/explore/lowered.py``).
+are such that the explorer lowers the model (``pfdhpc/engines/explore/lowered.py``); ``--divide`` makes them shorter.
 """
 
 import argparse
@@ -108,6 +108,7 @@ def preload() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--atoms", type=int, nargs="+", default=[32, 108, 256], choices=CELLS)
+    parser.add_argument("--divide", type=int, default=1, help="of the segments' lengths (1)")
     options = parser.parse_args()
     print(f"{'model':<8} {'atoms':>6} {'explorer':>9} {'lmp':>9} {'ratio':>6}   (MD steps a second)")
     with tempfile.TemporaryDirectory() as name:
@@ -118,11 +119,11 @@ def main() -> None:
             model = frozen(tiny_checkpoint(place, ("Cu",), descriptor=label), place)
             for atoms in options.atoms:
                 frame = Frame.from_atoms(bulk("Cu", cubic=True) * CELLS[atoms])
-                print(row(label, atoms, model, frame, place), flush=True)
+                print(row(label, atoms, model, frame, place, options.divide), flush=True)
 
 
-def row(label: str, atoms: int, model: Path, frame: Frame, folder: Path) -> str:
-    few, many = LENGTHS[label]
+def row(label: str, atoms: int, model: Path, frame: Frame, folder: Path, divide: int) -> str:
+    few, many = (steps // divide for steps in LENGTHS[label])
     ways = [inside(model, frame, few, many), alone(model, frame, folder, few, many)]
     found: list[list[float]] = [[], []]
     for _ in range(REPEATS):

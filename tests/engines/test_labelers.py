@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -53,6 +54,13 @@ class Slow(EMT):
             time.sleep(20)
         except Exception:
             pass
+
+class Tracking(EMT):
+    """Is interrupted where torch keeps no track of gradients."""
+    def calculate(self, *args):
+        import torch
+        torch.set_grad_enabled(False)
+        time.sleep(20)
 
 class Picky(EMT):
     """Works with careful=True only, as an SCF with a better mixer does."""
@@ -267,6 +275,24 @@ def test_time_out_interrupts_a_serial_calculator(own_calculators):
     with pytest.raises(LabelError, match="longer than 0.3 s"):
         label_with_ladder(make_labeler(given, None), copper(), given, None)
     assert time.monotonic() - begin < 5
+
+
+def test_torch_keeps_track_of_gradients_after_a_time_out(own_calculators):
+    import torch
+
+    with pytest.raises(LabelError, match="longer than 0.1 s"):
+        make_labeler(own_calculators("Tracking"), None).label(copper(), {}, 0.1)
+    assert torch.is_grad_enabled()
+
+
+def test_a_teacher_whose_time_is_up_at_any_instant_labels_as_before(make):
+    labeler, given, frame, _, _ = make("deepmd")
+    before = labeler.label(frame, {}, 100.0)
+    for instant in range(1, 400):
+        with suppress(LabelError):
+            labeler.label(frame, {}, instant * 1e-5)
+    again = labeler.label(frame, {}, 100.0)
+    assert again.energy == before.energy and (again.forces == before.forces).all()
 
 
 def test_ladder_goes_on_until_an_attempt_works_and_tells_all_reasons_if_none_does(own_calculators):

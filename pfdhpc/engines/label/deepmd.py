@@ -45,7 +45,7 @@ class DeepmdLabeler(Labeler):
         if changes:
             raise LabelError(f"the deepmd labeler has no options to change: {sorted(changes)}")
         try:
-            with time_limit(timeout):
+            with time_limit(timeout, interrupt=False):  # in the middle, torch and TorchScript are in any state
                 labels = self._model(frames)
         except LabelError:
             raise

@@ -1,10 +1,11 @@
 """A time-out for serial calculations in this process."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from ...errors import LabelError
 
@@ -14,21 +15,30 @@ class _TimeUp(BaseException):
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float, interrupt: bool = True) -> Iterator[None]:
     """Raise LabelError when the block takes longer than ``seconds``.
 
     On the main thread it is interrupted by SIGALRM, as soon as Python code runs again (a call
-    into compiled code ends first); elsewhere, where signals do not arrive, it is judged at its end.
+    into compiled code ends first); elsewhere, where signals do not arrive, it is judged at its end. So it is
+    without ``interrupt``, for what leaves more behind than torch with its gradients off, which are put right.
     """
-    begin = time.monotonic()
+    begin, gradients = time.monotonic(), _gradients()
     message = f"time-out: longer than {seconds:g} s (label.timeout)"
     try:
-        with _alarm(seconds):
+        with _alarm(seconds) if interrupt else nullcontext():
             yield
     except _TimeUp:
+        if torch := sys.modules.get("torch"):
+            torch.set_grad_enabled(gradients)
         raise LabelError(message) from None
     if time.monotonic() - begin > seconds:
         raise LabelError(message)
+
+
+def _gradients() -> bool:
+    """Whether torch keeps track of gradients, or will when it is loaded."""
+    torch = sys.modules.get("torch")
+    return torch is None or torch.is_grad_enabled()
 
 
 @contextmanager

@@ -413,10 +413,7 @@ def test_gpaw_on_one_rank_is_the_same_in_a_child(spawner, log):
     frame = Frame.from_atoms(bulk("Si"))
     sections = [LabelSection(type="gpaw", options=options, isolation=way) for way in ("none", "process")]
     here, there = (make_labeler(section, None, spawner, log).label(frame, {}, 100.0) for section in sections)
-    # Not to the last bit: once in some hundred runs those of GPAW were others.
-    assert here.energy == pytest.approx(there.energy, abs=1e-10)
-    assert np.allclose(here.forces, there.forces, rtol=0, atol=1e-10)
-    assert np.allclose(here.virial, there.virial, rtol=0, atol=1e-10)
+    assert equal(here, there)
 
 
 def test_a_restart_may_change_the_isolation(tmp_path):

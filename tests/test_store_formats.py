@@ -9,7 +9,7 @@ import samples
 from stores import problems_of, records_in, write_records
 from test_store import identical, same_tree
 
-from pfdhpc.errors import StoreError
+from pfdhpc.errors import InputError, StoreError
 from pfdhpc.store.check import check_store
 from pfdhpc.store.checkpoint import load_checkpoint, read_checkpoint
 from pfdhpc.store.container import FORMAT_VERSION, Damaged, write_hdf5
@@ -71,6 +71,50 @@ def test_the_samples_are_those_of_this_code(tmp_path):
     assert made[0].data["checksum"].tolist() == kept[0].data["checksum"].tolist(), (
         "the format changed: raise its version"
     )
+
+
+def test_files_keep_to_the_forms_of_hdf5_1_10(tmp_path):
+    """What "latest" means to HDF5 2.0, older ones cannot read: booleans and compressed datasets."""
+
+    def fill(file):
+        file.create_dataset("flags", data=np.array([True, False]), track_times=False)
+        file.create_dataset("z", data=np.zeros((1000, 3)), chunks=(10, 3), compression=1, track_times=False)
+
+    write_hdf5(tmp_path / "file.h5", "frames", fill)
+    expected = {}
+    for libver in (("v110", "v110"), "latest"):
+        with h5py.File("x", "w", driver="core", backing_store=False, libver=libver, userblock_size=512) as file:
+            fill(file)
+            file.flush()
+            expected[libver] = file.id.get_file_image()
+    assert (tmp_path / "file.h5").read_bytes()[512:] == expected["v110", "v110"]
+    if h5py.version.hdf5_version_tuple >= (2, 0):
+        assert expected["latest"] != expected["v110", "v110"]
+
+
+def test_a_file_of_a_newer_hdf5_is_told_in_a_line_and_left_as_it_is(tmp_path, monkeypatch):
+    from pfdhpc.data.io import read_frames
+    from pfdhpc.store import checkpoint, shards
+
+    def too_new(*arguments):
+        raise KeyError("Unable to synchronously open object (bad version number for datatype message)")
+
+    Store(tmp_path, samples.ATTRS).commit(samples.labelled())
+    (shard,) = shard_paths(tmp_path / "labelled")
+    saved = checkpoint.save_checkpoint(tmp_path / "checkpoints", {"a": 1})
+    for module in (shards, checkpoint):
+        monkeypatch.setattr(module, "read_dataset", too_new)
+    said = "written by a newer h5py, in a form that h5py .* cannot read; use h5py 3.16 or newer"
+    readers = (read_table, shard), (lambda path: read_rows(path, [0]), shard), (read_checkpoint, saved)
+    for read, path in (*readers, (load_checkpoint, tmp_path / "checkpoints"), (lambda path: Store(path, {}), tmp_path)):
+        with pytest.raises(StoreError, match=said) as refused:
+            read(path)
+        assert not isinstance(refused.value, Damaged) and str(refused.value).startswith(str(tmp_path))
+    part, _ = check_store(tmp_path)
+    assert part.damaged == [] and [remedy for _, remedy in part.problems] == ["use h5py 3.16 or newer"]
+    monkeypatch.setattr("pfdhpc.data.io._from_hdf5", lambda path: map(too_new, [path]))
+    with pytest.raises(InputError, match=f"cannot be read as frames: {said}"):
+        read_frames(shard)
 
 
 @pytest.mark.parametrize("read", [read_table, lambda path: read_rows(path, [0]), read_checkpoint])

@@ -18,6 +18,7 @@ from ase.data import atomic_numbers
 from ..errors import InputError
 from ..units import virial_from_stress
 from .frame import Frame, Label, Labelling, Origin, Record
+from .hdf5_version import newer_form
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _guarded(path: Path, items: Iterable[Item], what: str) -> Iterator[Item]:
         except InputError:
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = newer_form(error) or (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{path}: cannot be read as {what}: {reason}") from error
         yield item
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .container import Damaged, open_folder, read_dataset, read_hdf5, upgraded, write_hdf5
+from .container import Damaged, misread, open_folder, read_dataset, read_hdf5, upgraded, write_hdf5
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         except Damaged:
             raise
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
-            raise Damaged(f"{path}: not laid out as a checkpoint is: {error}") from None
+            raise misread(path, error) from None
     return upgraded(tree, version, STEPS)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ..data.hdf5_version import newer_form
 from ..errors import StoreError
 
 FORMAT_VERSION = 2
@@ -25,10 +26,25 @@ UNFINISHED = ".unfinished"
 """Ending of temporary names; such a file is what a killed job left and may be removed."""
 
 _HEADER = 512
+_LAYOUT = "v110", "v110"
+"""Oldest and newest form of the objects in a file: those of HDF5 1.10, which every h5py reads that pfdhpc allows.
+h5py 3.16 (HDF5 2.0) writes with "latest" what h5py 3.12 to 3.15 cannot read."""
 
 
 class Damaged(StoreError):
     """The file's content is not what was written."""
+
+
+class _Image(h5py.File):
+    """An HDF5 file in memory, with the name of the file it was read from."""
+
+    def __init__(self, path: Path, content: bytes):
+        self._path = path
+        super().__init__(h5py.h5f.open_file_image(content))
+
+    @property
+    def filename(self) -> str:
+        return str(self._path)
 
 
 def write_hdf5(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None:
@@ -36,7 +52,7 @@ def write_hdf5(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None
 
     Raises StoreError when the disk refuses.
     """
-    memory = h5py.File(path.name, "w", driver="core", backing_store=False, libver="latest", userblock_size=_HEADER)
+    memory = h5py.File(path.name, "w", driver="core", backing_store=False, libver=_LAYOUT, userblock_size=_HEADER)
     with memory:
         fill(memory)
         memory.flush()
@@ -49,14 +65,17 @@ def read_hdf5(path: Path, kind: str) -> tuple[h5py.File, int]:
     """Open a file of :func:`write_hdf5` from memory, with its format version; nothing on the disk stays open.
 
     Nothing is read of a file whose checksum does not fit. Raises Damaged, StoreError when the file cannot be
-    read or a newer program wrote it, FileNotFoundError.
+    read or a newer program or HDF5 wrote it, FileNotFoundError.
     """
     with _reading(path):
         content = path.read_bytes()
     version, checksum = _parse(path, kind, content[:_HEADER])
     if checksum != _checksum(content[_HEADER:]):
         raise Damaged(f"{path}: damaged, its checksum does not fit its content")
-    return h5py.File(h5py.h5f.open_file_image(content)), version
+    try:
+        return _Image(path, content), version
+    except OSError as error:
+        raise misread(path, error) from None
 
 
 def open_hdf5(path: Path, kind: str) -> tuple[h5py.File, int]:
@@ -72,6 +91,13 @@ def upgraded(content: Any, version: int, steps: Mapping[int, Callable[[Any], Any
     for number in range(version, FORMAT_VERSION):
         content = steps[number](content)
     return content
+
+
+def misread(path: str | Path, error: Exception) -> StoreError:
+    """The exception to raise where HDF5 cannot read what is in a file: the form is too new for it, or Damaged."""
+    if reason := newer_form(error):
+        return StoreError(f"{path}: {reason}")
+    return Damaged(f"{path}: not laid out as it should be: {error}")
 
 
 def read_dataset(file: h5py.File, name: str, rows: slice | tuple[()] = slice(None)) -> np.ndarray:
@@ -144,8 +170,8 @@ def _reading(path: Path) -> Iterator[None]:
     except (FileNotFoundError, StoreError):
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{path}: cannot be read: {reason}; check its permissions") from None
+        reason = newer_form(error) or f"cannot be read: {error.strerror or error}; check its permissions"
+        raise StoreError(f"{path}: {reason}") from None
 
 
 def _parse(path: Path, kind: str, header: bytes) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from h5py import h5a, h5d, h5p, h5s, h5t
 
 from ..data import Record
 from ..data.fields import FIELDS, build, get
-from .container import FORMAT_VERSION, Damaged, open_hdf5, read_dataset, read_hdf5, upgraded, write_hdf5
+from .container import FORMAT_VERSION, Damaged, misread, open_hdf5, read_dataset, read_hdf5, upgraded, write_hdf5
 
 KIND = "frames"
 COLUMNS = "columns/"
@@ -166,7 +166,8 @@ def broken_rows(table: Table) -> list[int]:
 def load(file: h5py.File, first: int = 0, last: int | None = None, names: Sequence[str] = ()) -> Table:
     """Rows ``first`` to ``last`` (not included), of some datasets or all, as they are in the file.
 
-    Raises Damaged where they cannot be read: a file may be complete, and yet nothing that a store wrote.
+    Raises Damaged where they cannot be read: a file may be complete, and yet nothing that a store wrote; StoreError
+    where a newer HDF5 wrote them.
     """
     try:
         n_atoms = read_dataset(file, "n_atoms")
@@ -179,7 +180,7 @@ def load(file: h5py.File, first: int = 0, last: int | None = None, names: Sequen
     except Damaged:
         raise
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
-        raise Damaged(f"{file.filename}: not laid out as frames are: {error}") from None
+        raise misread(file.filename, error) from None
 
 
 def sound(table: Table, path: Path) -> Table:

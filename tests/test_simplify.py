@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.io import read, write
 from toys import ToyRun
 from toys import make_config as copper
 
+from pfdhpc.cli.main import main
 from pfdhpc.config import parse
-from pfdhpc.data import Label
+from pfdhpc.data import Frame, Label
 from pfdhpc.data.io import read_frames
+from pfdhpc.data.known_frames import KnownFrames
 from pfdhpc.engines.explore import pool as scanning
 from pfdhpc.engines.explore.pool import ACCURATE, CANDIDATE, FAILED, Judgement, judged
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
+from pfdhpc.roles.begin import begin
 from pfdhpc.roles.messages import ModelRef
 from pfdhpc.roles.persist import from_tree, to_tree
+from pfdhpc.roles.pool import done_with
 from pfdhpc.roles.state import RunState
 from pfdhpc.roles.summary import collect, verdict
 from pfdhpc.store.checkpoint import load_checkpoint, save_checkpoint
@@ -277,6 +281,46 @@ def test_the_budget_holds_and_frames_brought_along_are_out_of_the_pool(tmp_path)
     given = ToyRun(simplify(tmp_path, init={"data": ["known/cu.extxyz"]}, run={"directory": "other"}))
     assert given.run() == EXIT_COMPLETE
     assert (given.state.ended, len(given.store), given.events.count("Labelled")) == ("accurate", N_POOL, 0)
+
+
+def test_frames_of_the_pool_that_are_brought_along_in_another_setting_are_out_of_it(tmp_path):
+    """Some of them to train on, some to test on, some imported after a stop; others are in the pool twice."""
+    write_pool(tmp_path, labelled=True)
+    atoms = read(tmp_path / "cu.extxyz", ":")
+    for name, some in (("given", atoms[:4]), ("tested", atoms[4:7]), ("imported", atoms[7:12])):
+        write(tmp_path / f"{name}.extxyz", [set_anew(item) for item in some])
+    write(tmp_path / "again.extxyz", [set_anew(item) for item in atoms[10:15]])
+    config = simplify(
+        tmp_path,
+        pool={"data": ["cu.extxyz", "again.extxyz"], "init_pick": 2},
+        init={"data": ["given.extxyz"]},
+        test={"data": ["tested.extxyz"], "holdout": 0.0, "validation": 0.0},
+    )
+    start = begin(config, ("Cu",))
+    assert start.told == ("pool.data: 5 of 35 frames are there more than once; each is taken once",)
+    pool = [Frame.from_atoms(item) for item in atoms]
+    assert start.state.elsewhere == tuple(sorted(frame.frame_id for frame in pool[:7]))
+    first = ToyRun(config).stop_after(3)
+    assert first.run() == EXIT_INCOMPLETE
+    command = ["import", str(tmp_path / "imported.extxyz"), "--into", str(config.run.directory)]
+    assert main(command) == 0
+    second = ToyRun(config).stop_after(4)
+    assert second.run() == EXIT_INCOMPLETE
+    assert {frame.frame_id for frame in pool[:12]} <= {*done_with(second.state)}
+    labelled = KnownFrames(record.frame for record in second.store.records())
+    assert len(second.store) > 12 and all(len([*labelled.all_same(frame)]) == 1 for frame in pool[:12])
+
+
+def set_anew(atoms):
+    """The same frame, turned, in another order and rounded."""
+    matrix = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    order = np.random.default_rng(4).permutation(len(atoms))
+    new = atoms[order]
+    new.set_cell(atoms.cell[[2, 1, 0]] @ matrix)
+    new.positions = np.float32(atoms.positions[order] @ matrix)
+    new.calc = EMT()
+    new.get_stress()
+    return new
 
 
 def test_a_frame_without_the_label_it_should_have_is_refused(tmp_path):

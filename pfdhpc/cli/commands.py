@@ -21,12 +21,14 @@ def check(options: argparse.Namespace) -> int:
     """Everything that can be found wrong without starting: the schema, then the files it names."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     limit_threads(_threads(options.input))
-    from ..roles.preflight import problems
+    from ..roles.preflight import notes, problems
 
     config = load(options.input)
     found = problems(config)
     if found:
         raise InputError(found)
+    for line in notes(config):
+        console.print(f"note: {line}", style="yellow", markup=False)
     console.print(f"{options.input}: no problem found; runs on {smallest_world(config.ranks)} ranks or more, or on 1")
     return EXIT_COMPLETE
 

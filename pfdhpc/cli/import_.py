@@ -32,8 +32,11 @@ def import_(options: argparse.Namespace) -> int:
     console.print(
         f"{report.taken} labels taken into {options.into}; the next job of the run trains on them", markup=False
     )
+    for line in report.told:
+        console.print(line, markup=False)
     if report.there:
-        console.print(f"{report.there} frames left out: they have a label already")
+        other = f"; {report.others} of them another one in the files: the run's stays" if report.others else ""
+        console.print(f"{report.there} frames left out: they have a label already{other}")
     if report.tested:
         console.print(f"{report.tested} frames left out: the run is tested on them")
     return EXIT_COMPLETE

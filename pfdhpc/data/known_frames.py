@@ -6,6 +6,7 @@ which all of these agree, atom by atom.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from .same_geometry import CELL, TOLERANCE, composition, lattice_of, motion
 _LOW, _HIGH = np.array([0.0, 0.7, 1.1, 1.5]), np.array([0.9, 1.3, 1.7, 2.2])
 """Ranges of wave vectors over which structure factors are summed, in units of 2π over the cube root of the volume."""
 _POWERS = 2, 4, 8
+_made: WeakKeyDictionary[Frame, np.ndarray] = WeakKeyDictionary()
 
 
 class KnownFrames:
@@ -64,6 +66,12 @@ class _Group:
 
 def invariants(frame: Frame) -> np.ndarray:
     """Numbers that differ by less than 1 between two frames that are the same, whatever their setting."""
+    if frame not in _made:
+        _made[frame] = _invariants(frame)
+    return _made[frame]
+
+
+def _invariants(frame: Frame) -> np.ndarray:
     charges = np.stack([np.ones(len(frame)), (frame.numbers + 1) / (frame.numbers + 1).mean()])
     lattice = lattice_of(frame)
     return _moments(frame.positions, charges) if lattice is None else _structure_factors(frame, lattice, charges)

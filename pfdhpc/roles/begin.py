@@ -20,17 +20,23 @@ from .given import given as read_given
 from .given import is_imported
 from .policy import seed_of
 from .pool import Pool, read_pool
+from .repeated_frames import apart, once
 from .rounds import check_alive, next_round
 from .state import DONE, EVALUATE, EXPLORE, LABEL, PROBE, SELECT, TRAIN, Replica, RoundRecord, RunState
 
 
 @dataclass(frozen=True)
 class Start:
-    """A fresh state, and the labelled frames the user brought along: to train on, and to test on."""
+    """A fresh state, and the labelled frames the user brought along: to train on, and to test on.
+
+    ``told`` says which of the frames are not used; ``pool`` is that of a ``simplify`` run.
+    """
 
     state: RunState
     given: tuple[Record, ...]
     fixed: tuple[Record, ...] = ()
+    told: tuple[str, ...] = ()
+    pool: Pool | None = None
 
 
 def begin(config: Config, type_map: tuple[str, ...]) -> Start:
@@ -39,10 +45,10 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
     An empty ``type_map`` (the model could not be read) leaves the elements unchecked.
     """
     problems: list[str] = []
+    told: list[str] = []
     frames = {system.name: _collect(problems, _starts, config, system) or [] for system in config.system}
-    fixed = _labelled(problems, config.test.data or (), "test")
-    tested = {record.frame_id for record in fixed}
-    given = [item for item in _labelled(problems, config.init.data, "given") if item.frame_id not in tested]
+    fixed = _labelled(problems, told, config.test.data or (), "test")
+    given = _without(_labelled(problems, told, config.init.data, "given"), fixed, "init.data", "test.data", told)
     pool = _collect(problems, read_pool, config.pool) if config.pool else None
     if type_map:
         problems += _unknown_elements(config, frames, given, fixed, type_map)
@@ -53,28 +59,33 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
     cells += [replica.start for replica in pool.replicas()] if pool else []
     if config.select.bandwidth == "density" and any(frame.volume == 0 for frame in cells):
         problems.append('select.bandwidth: "density" needs cells with a volume; give a number, or a cell with vacuum')
-    pending = aimd = ()
+    pending, aimd, first = (), (), "pool.init_pick" if config.pool else "init.frames"
+    elsewhere: tuple[str, ...] = ()
     if pool is not None:
-        known = {*tested, *(record.frame_id for record in given)}
-        pending = pool.first(config, seed_of(config, "pool"), known)
+        told += pool.told
+        elsewhere = pool.same_as((*given, *fixed))
+        pending = pool.first(config, seed_of(config, "pool"), elsewhere)
     elif not problems:
         pending, aimd = _collect(problems, first_frames, config), _collect(problems, first_trajectories, config)
     if problems:
         raise InputError(problems)
+    pending = _without(pending, fixed, first, "test.data", told)
+    pending = _without(pending, given, first, "init.data", told)
     state = RunState(
         type_map=type_map,
         species=tuple(sorted({*_species(config, frames, (*given, *fixed)), *_in_pool(pool)})),
         replicas=pool.replicas()
         if pool
         else tuple(replica for system in config.system for replica in _replicas(config, system, frames)),
-        pending=tuple(record for record in pending if record.frame_id not in tested),
+        pending=tuple(pending),
         fresh=tuple(sorted(record.label_id for record in given)),
         given=len(given),
         history=(RoundRecord(0),),
         aimd=aimd,
         fixed_ids=tuple(sorted(record.label_id for record in fixed)),
+        elsewhere=elsewhere,
     )
-    return Start(state, tuple(given), tuple(fixed))
+    return Start(state, tuple(given), tuple(fixed), tuple(told), pool)
 
 
 def resume(
@@ -90,7 +101,7 @@ def resume(
     forgiven = any(key.startswith("explore.") for key in changed)
     old = {replica.replica: _again(replica, config, forgiven) for replica in kept.replicas}
     replicas = tuple(old.get(replica.replica, replica) for replica in fresh.replicas)
-    kept = replace(kept, replicas=replicas, species=fresh.species)
+    kept = replace(kept, replicas=replicas, species=fresh.species, elsewhere=fresh.elsewhere)
     if any(key.startswith("ranks.") for key in changed):
         kept = replace(kept, durations={})
     kept = _with_imported(kept, imported)
@@ -168,13 +179,24 @@ def _starts(config: Config, system: SystemSection) -> list[Frame]:
     return starts(system, seed_of(config, "start", system.name))
 
 
-def _labelled(problems: list[str], sources: Iterable[Data], role: str) -> list[Record]:
+def _labelled(problems: list[str], told: list[str], sources: Iterable[Data], role: str) -> list[Record]:
     """Frames the user brought along, each geometry once, in the order of their ids."""
-    missing: list[str] = []
+    where, missing = "test.data" if role == "test" else "init.data", []
     found = [_collect(missing, read_given, data, role) or () for data in sources]
-    problems += [f"{'test' if role == 'test' else 'init'}.data: {problem}" for problem in missing]
-    frames = {record.frame_id: record for some in found for record in some}
-    return [frames[frame_id] for frame_id in sorted(frames)]
+    problems += [f"{where}: {problem}" for problem in missing]
+    records, lines = once([record for some in found for record in some], where)
+    told += lines
+    return sorted(records, key=lambda record: record.frame_id)
+
+
+def _without(
+    records: Sequence[Record], others: Sequence[Record], where: str, there: str, told: list[str]
+) -> list[Record]:
+    """The records whose geometry none of the others has; tells how many have been left out."""
+    kept = apart(records, others)
+    if len(kept) < len(records):
+        told.append(f"{where}: {len(records) - len(kept)} of {len(records)} frames left out: they are in {there}")
+    return kept
 
 
 def _collect(problems: list[str], work: Callable, *arguments: Any) -> Any:

@@ -21,9 +21,10 @@ from .filing import Filing
 from .flow import CYCLE, useful
 from .forecast import expected_by, labels_under_way
 from .given import imported
-from .opening import all_ready, still_there
+from .opening import all_ready, still_there, with_imports
 from .persist import from_tree
 from .policy import plan, shortage
+from .repeated_frames import Untested
 from .state import DONE, DRAIN, INIT, LABEL
 
 __all__ = ["Coordinator", "Listener"]
@@ -100,12 +101,15 @@ class Coordinator(Desk):
         if tree is None:
             self.store.commit((*start.given, *start.fixed))
             self.state = start.state
+            for line in start.told:
+                self.listener.say(line)
         else:
             kept = still_there(from_tree(tree["state"]), self.store, self.levels, self.listener.say)
             new = imported(kept.label_ids, self.store.label_ids)
-            self.state = resume(self.config, kept, start.state, self.changed, new)
+            self.state = resume(self.config, kept, with_imports(start, self.store), self.changed, new)
             self._tell_resumed()
         self._filing = Filing(self.store)
+        self._untested = Untested(self.store.records(self.state.fixed_ids))
         self.books = Books(self.config, self.folder, self.layout, self.store, self.stopping, self.attrs, self.state)
         self.books.save_if_due(self.state)
         self.folder.keep_input(self.attrs["input"])

@@ -21,6 +21,7 @@ from .filing import Filing
 from .flow import useful
 from .folder import RunFolder
 from .forecast import delayed
+from .repeated_frames import Untested
 from .state import DONE, RunState
 from .stopping import Stopping
 from .unjudged import Unjudged
@@ -74,6 +75,7 @@ class Desk:
         self._news = False  # labels came that status.json does not tell of yet
         self._told = -TELL  # when it last told of some
         self._unjudged = Unjudged()
+        self._untested = Untested(())
         self._reported = 0.0  # when the last selection's root told its outcome
         self.overheads: dict[str, list[float]] = {}
         self.store: Store  # these three are there when the run has been taken up
@@ -98,6 +100,7 @@ class Desk:
             if isinstance(answer, m.Labelled):
                 answer = self._unjudged.sift(answer, bool(self.stopping.asked))
             if isinstance(answer, m.Labelled):
+                answer = self._untested.sift(answer)
                 self._filing.take(source, answer, self._levels())
             else:
                 self._accept(source, answer)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..config.init import Data, DataSection, source
 from ..data import Origin, Record
 from ..data.io import read_labelled
@@ -54,6 +56,9 @@ def read(section: DataSection) -> list[Record]:
 
 def _whole(path: Path, records: list[Record]) -> list[Record]:
     """The records; raises InputError for frames that deepmd would take for something else."""
+    strange = sum(not np.isfinite(record.frame.cell).all() for record in records)
+    if strange:
+        raise InputError(f"{path}: {strange} frames have a cell that is not of finite numbers")
     partly = sum(bool(record.frame.pbc.any() and not record.frame.pbc.all()) for record in records)
     flat = sum(bool(record.frame.pbc.all() and not record.frame.volume) for record in records)
     problems = [f"{partly} frames are periodic in some directions only; deepmd takes all or none"] if partly else []

@@ -1,7 +1,7 @@
 """Labels computed elsewhere, brought into the store of a run that is not in progress."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from .. import __version__
 from ..config.content import content_digest
 from ..config.init import DataSection
 from ..data import Origin, Record
+from ..data.known_frames import KnownFrames
 from ..errors import InputError
 from ..store.checkpoint import load_checkpoint
 from ..store.lock import RunLock
@@ -18,19 +19,28 @@ from ..store.store import Store
 from .folder import RunFolder
 from .given import IMPORTED, is_run, read
 from .persist import from_tree
+from .repeated_frames import labels_differ, once, restated
 from .state import RunState
 
+AT_A_TIME = 256
+"""Frames read from the store together."""
 IN_AN_INPUT = "as in { path = ..., level = ... }"
 """How an input names the level to take, in the message of a run that has several."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How many frames were taken; how many not, as they have a label already or are those the run is tested on."""
+    """How many frames were taken; how many not, as they have a label already or are those the run is tested on.
+
+    ``told``: of frames that the files have more than once; ``others`` of those with a label already have another one
+    in the files.
+    """
 
     taken: int
     there: int
     tested: int
+    others: int = 0
+    told: tuple[str, ...] = ()
 
 
 def import_labels(folder: RunFolder, paths: Sequence[Path], level: str, fmt: str, take: str = "") -> Report:
@@ -48,14 +58,47 @@ def import_labels(folder: RunFolder, paths: Sequence[Path], level: str, fmt: str
         records = _records(paths, level, fmt, take)
         _check(state, tree, records)
         store = Store(folder.frames, _attrs(folder, tree, paths))
-        tested = {key.partition(":")[0] for key in (*state.test_ids, *state.validation_ids, *state.fixed_ids)}
-        usable = [record for record in records if record.frame_id not in tested]
-        there = {key.partition(":")[0] for key in store.label_ids}
-        new = {record.frame_id: record for record in usable if record.frame_id not in there}
-        store.commit([new[key] for key in sorted(new)])
-        return Report(len(new), len(usable) - len(new), len(records) - len(usable))
+        records, told = once(records, "import")
+        tested, there, others = _known(records, state, store)
+        waiting = KnownFrames(record.frame for record in state.pending)
+        new = [
+            _as_waited_for(record, waiting, state)
+            for index, record in enumerate(records)
+            if index not in tested | there
+        ]
+        store.commit(sorted(new, key=lambda record: record.frame_id))
+        return Report(len(new), len(there - tested), len(tested), others, tuple(told))
     finally:
         lock.release()
+
+
+def _known(records: Sequence[Record], state: RunState, store: Store) -> tuple[set[int], set[int], int]:
+    """Indices of the records whose geometry the run is tested on, and has a label of; how many have another label."""
+    test_ids = {*state.test_ids, *state.validation_ids, *state.fixed_ids}
+    files = KnownFrames(record.frame for record in records)
+    tested: set[int] = set()
+    there: set[int] = set()
+    others: set[int] = set()
+    for key, kept in _one_by_one(store):
+        same = list(files.all_same(kept.frame))
+        there.update(same)
+        tested.update(same if key in test_ids else ())
+        others.update(index for index in same if labels_differ(kept, records[index]))
+    return tested, there, len(others)
+
+
+def _one_by_one(store: Store) -> Iterator[tuple[str, Record]]:
+    """Label ids and records, without all of them in memory at a time."""
+    ids = store.label_ids
+    for start in range(0, len(ids), AT_A_TIME):
+        keys = ids[start : start + AT_A_TIME]
+        yield from zip(keys, store.records(keys), strict=True)
+
+
+def _as_waited_for(record: Record, waiting: KnownFrames, state: RunState) -> Record:
+    """The record; with the frame as the run has it, if it waits for this label."""
+    index = waiting.same(record.frame)
+    return record if index is None else restated(record, state.pending[index])
 
 
 def _records(paths: Sequence[Path], level: str, fmt: str, take: str) -> list[Record]:

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..engines.label.level import Levels
 from ..parallel.channel import Channel
 from ..parallel.layout import IDLE, Layout
 from ..store.store import Store
 from . import messages as m
-from .begin import without_missing
+from .begin import Start, without_missing
 from .desk import POLL, crashed
+from .given import is_imported
 from .state import RunState
 from .stopping import Stopping
 
@@ -49,3 +51,12 @@ def still_there(kept: RunState, store: Store, first_principles: Levels, say: Cal
     if missing:
         say(f"{missing} frames of this run are not in {store.directory} any more: left out")
     return state
+
+
+def with_imports(start: Start, store: Store) -> RunState:
+    """The fresh state, in which frames of the pool that were imported are out of it as those brought along are."""
+    ids = [key for key in store.label_ids if is_imported(key)] if start.pool else []
+    if not ids:
+        return start.state
+    found = start.pool.same_as(store.records(ids))
+    return replace(start.state, elsewhere=tuple(sorted({*start.state.elsewhere, *found})))

@@ -1,6 +1,6 @@
 """The pool of a ``simplify`` run: its frames, cut into chunks, and what a run begins with and ends with."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,20 @@ from ..errors import InputError
 from . import messages as m
 from .folder import RunFolder
 from .given import is_run, read
+from .repeated_frames import apart, once
 from .state import Replica, RunState
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Every geometry once, in the order of the files; labels only where they are to be taken."""
+    """Every geometry once, in the order of the files; labels only where they are to be taken.
+
+    ``told`` says how many frames were left out of it.
+    """
 
     records: tuple[Record, ...]
     chunk: int
+    told: tuple[str, ...] = ()
 
     @cached_property
     def chunks(self) -> dict[str, tuple[Record, ...]]:
@@ -43,6 +48,11 @@ class Pool:
             for name, part in self.chunks.items()
         )
 
+    def same_as(self, others: Iterable[Record]) -> tuple[str, ...]:
+        """Ids of its frames whose geometry one of the others has, ascending."""
+        new = {record.frame_id for record in apart(self.records, others)}
+        return tuple(sorted(record.frame_id for record in self.records if record.frame_id not in new))
+
     def first(self, config: Config, seed: int, known: Collection[str]) -> tuple[Record, ...]:
         """Frames drawn by lot for the first labels, none of them among those ``known`` (frame ids)."""
         budget = config.pool.init_pick
@@ -56,7 +66,7 @@ class Pool:
 
 def read_pool(section: PoolSection) -> Pool:
     """The frames of [pool]; raises InputError with all problems found."""
-    found: dict[str, Record] = {}
+    found: list[Record] = []
     problems: list[str] = []
     for data in section.data:
         try:
@@ -65,14 +75,13 @@ def read_pool(section: PoolSection) -> Pool:
             problems += [f"pool.data: {problem}" for problem in error.problems]
             continue
         problems += _wrong(source(data).path, records, section.labeled)
-        for record in records:
-            label = record.label if section.labeled else None
-            found.setdefault(record.frame_id, replace(record, label=label))
+        found += [record if section.labeled else replace(record, label=None) for record in records]
     if not (problems or found):
         problems = ["pool.data: there is no frame in it"]
     if problems:
         raise InputError(problems)
-    return Pool(tuple(found.values()), section.chunk)
+    records, told = once(found, "pool.data")
+    return Pool(tuple(records), section.chunk, tuple(told))
 
 
 def _read(data) -> list[Record]:
@@ -88,12 +97,14 @@ def _read(data) -> list[Record]:
 def _wrong(path: Path, records: list[Record], labeled: bool) -> list[str]:
     bare = sum(record.label is None for record in records) if labeled else 0
     partly = sum(bool(record.frame.pbc.any() and not record.frame.pbc.all()) for record in records)
-    strange = sum(not np.isfinite(record.frame.positions).all() for record in records)
+    strange = sum(
+        not (np.isfinite(record.frame.positions).all() and np.isfinite(record.frame.cell).all()) for record in records
+    )
     problems = [f"{bare} of {len(records)} frames have no label; set pool.labeled = false"] if bare else []
     if partly:
         problems.append(f"{partly} frames are periodic in some directions only; deepmd takes all or none")
     if strange:
-        problems.append(f"{strange} frames have a position that is not a finite number")
+        problems.append(f"{strange} frames have a position or cell that is not of finite numbers")
     return [f"pool.data: {path}: {problem}" for problem in problems]
 
 
@@ -140,7 +151,7 @@ class Scanner:
 def done_with(state: RunState) -> tuple[str, ...]:
     """Ids of frames that are out of the pool: labelled, kept to test on, or refused by the labeler."""
     labelled = (key.partition(":")[0] for key in (*state.label_ids, *state.fixed_ids))
-    return tuple(sorted({*labelled, *state.refused}))
+    return tuple(sorted({*labelled, *state.refused, *state.elsewhere}))
 
 
 def scanned(state: RunState, answer: m.Explored) -> RunState:

@@ -30,6 +30,13 @@ def problems(config: Config) -> list[str]:
     ]
 
 
+def notes(config: Config) -> tuple[str, ...]:
+    """What the run will leave out of the data that an input without problems names."""
+    from .begin import begin
+
+    return begin(first_act(config) if config.workflow == "pfd" else config, ()).told
+
+
 def training_problems(config: Config) -> list[str]:
     """What is wrong with the trainer's own input, or with fine-tuning the pre-trained model as it says."""
     labels = None if config.workflow == "distill" else config.init.gives_labels

@@ -96,6 +96,7 @@ class RunState:
     committee: tuple[ModelRef, ...] = ()  # simplify: the newest models, the first of which is in ``models``
     members: tuple[ModelRef | None, ...] = ()  # simplify: those of the training that is on; None: not there yet
     fixed_ids: tuple[str, ...] = ()  # label ids of test.data
+    elsewhere: tuple[str, ...] = ()  # simplify: ids of pool frames brought along or imported, in whatever setting
     fixed: Mapping[str, ErrorTable] = field(default_factory=dict)  # errors on them: "pretrained" or "teacher", "final"
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
     durations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # last measured, by kind (see forecast)

@@ -14,6 +14,7 @@ from typing import Any
 from ...config.train import ReplaySection
 from ...data import Record
 from ...data.io import read_labelled
+from ...data.known_frames import repeats
 from ...errors import InputError
 from .checkpoint import State, single_task
 from .typemap import retyped
@@ -41,13 +42,15 @@ def read_replay(sections: dict[str, ReplaySection]) -> dict[str, Replayed]:
     """The data of ``train.replay``; raises InputError with every problem found."""
     problems, found = [], {}
     for name, section in sections.items():
-        records: dict[str, Record] = {}
+        records: list[Record] = []
         for path in section.data:
             try:
-                records.update((record.frame_id, record) for record in read_labelled(path))
+                records += read_labelled(path)
             except InputError as error:
                 problems += [f"train.replay.{name}.data: {line}" for line in error.problems]
-        found[name] = _split(section.weight, [records[key] for key in sorted(records)])
+        again = repeats([record.frame for record in records])  # one that is held out must not train from another file
+        once = [record for index, record in enumerate(records) if index not in again]
+        found[name] = _split(section.weight, sorted(once, key=lambda record: record.frame_id))
     if problems:
         raise InputError(problems)
     return found

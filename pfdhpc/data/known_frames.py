@@ -6,6 +6,7 @@ which all of these agree, atom by atom.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -83,19 +84,25 @@ def _structure_factors(frame: Frame, lattice: np.ndarray, charges: np.ndarray) -
     The norm of S(G) = Σ c exp(-iG·x) over some G changes by no more than the norm of the change: of errors of single
     atoms, which are independent (twice as much is allowed), and of one of the cell, which is not.
     """
-    size, reach = abs(np.linalg.det(lattice)) ** (1 / 3), _HIGH[-1]
-    inverse = np.linalg.inv(lattice)
-    most = np.where(frame.pbc, reach * np.linalg.norm(lattice, axis=1) / size, 0).astype(int)
+    size, inverse, whole, weights, steepest = _waves(lattice.tobytes(), frame.pbc.tobytes())
+    waves = np.exp(-2j * np.pi * ((frame.positions @ inverse) @ whole.T))
+    norms = np.sqrt(np.abs(charges @ waves) ** 2 @ weights.T)
+    off = 2 * TOLERANCE * np.sqrt((charges**2).sum(axis=1)) + 2 * CELL * charges.sum(axis=1)
+    return np.append(norms / np.outer(off, steepest), size / (6 * TOLERANCE))
+
+
+@lru_cache(16)  # of a trajectory all frames may have one cell
+def _waves(lattice: bytes, pbc: bytes) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Size of a cell, its inverse, indices (n, 3) of wave vectors, their weights (ranges, n), and slopes (ranges)."""
+    vectors, periodic = np.frombuffer(lattice).reshape(3, 3), np.frombuffer(pbc, bool)
+    size, reach, inverse = abs(np.linalg.det(vectors)) ** (1 / 3), _HIGH[-1], np.linalg.inv(vectors)
+    most = np.where(periodic, reach * np.linalg.norm(vectors, axis=1) / size, 0).astype(int)
     whole = np.indices(2 * most + 1).reshape(3, -1).T - most
     whole = whole[: len(whole) // 2]  # the other half is conjugate
     q = np.linalg.norm(whole @ inverse.T, axis=1) * size
     whole, q = whole[q < reach], q[q < reach]
-    waves = np.exp(-2j * np.pi * ((frame.positions @ inverse) @ whole.T))
     weights = _weights(q)
-    norms = np.sqrt(np.abs(charges @ waves) ** 2 @ weights.T)
-    off = 2 * TOLERANCE * np.sqrt((charges**2).sum(axis=1)) + 2 * CELL * charges.sum(axis=1)
-    steepest = 2 * np.pi / size * _HIGH * np.sqrt(1 + weights.sum(axis=1))
-    return np.append(norms / np.outer(off, steepest), size / (6 * TOLERANCE))
+    return size, inverse, whole, weights, 2 * np.pi / size * _HIGH * np.sqrt(1 + weights.sum(axis=1))
 
 
 def _weights(q: np.ndarray) -> np.ndarray:

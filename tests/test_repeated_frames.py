@@ -292,3 +292,10 @@ def test_replayed_frames_are_on_one_side_whatever_file_they_are_in(files):
     replayed = read_replay({"b": ReplaySection(data=paths, weight=0.5)})["b"]
     training, held_out = ({record.frame_id for record in part} for part in (replayed.training, replayed.held_out))
     assert len(training | held_out) == 8  # of 48
+
+
+def test_replayed_frames_that_are_tested_on_are_refused(files, tmp_path):
+    replay = {"b": {"data": [str(files / "all" / "single")]}}
+    config = make_config(tmp_path, test={"data": [str(files / "three" / "turned.extxyz")]}, train={"replay": replay})
+    with pytest.raises(InputError, match="train.replay.b.data: 3 of 8 frames are in test.data, which must not train"):
+        begin(config, ("Cu", "Au"))

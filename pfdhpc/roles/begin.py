@@ -10,6 +10,7 @@ from ..config import Config
 from ..config.explore import SystemSection, ends
 from ..config.init import Data
 from ..data import Frame, Record
+from ..data.io import read_labelled
 from ..engines.explore.check import check_starts
 from ..engines.explore.perturb import starts
 from ..errors import InputError
@@ -49,6 +50,7 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
     frames = {system.name: _collect(problems, _starts, config, system) or [] for system in config.system}
     fixed = _labelled(problems, told, config.test.data or (), "test")
     given = _without(_labelled(problems, told, config.init.data, "given"), fixed, "init.data", "test.data", told)
+    problems += _replayed(config, fixed)
     pool = _collect(problems, read_pool, config.pool) if config.pool else None
     if type_map:
         problems += _unknown_elements(config, frames, given, fixed, type_map)
@@ -197,6 +199,20 @@ def _without(
     if len(kept) < len(records):
         told.append(f"{where}: {len(records) - len(kept)} of {len(records)} frames left out: they are in {there}")
     return kept
+
+
+def _replayed(config: Config, fixed: Sequence[Record]) -> list[str]:
+    """Frames of test.data that a branch beside the material's would train on; data that cannot be read is told of
+    by the trainer."""
+    problems: list[str] = []
+    for name, section in config.train.replay.items() if fixed else ():
+        records = [record for path in section.data for record in _collect([], read_labelled, path) or ()]
+        if n_tested := len(records) - len(apart(records, fixed)):
+            problems.append(
+                f"train.replay.{name}.data: {n_tested} of {len(records)} frames are in test.data, which must not train;"
+                " take them out of one of the two"
+            )
+    return problems
 
 
 def _collect(problems: list[str], work: Callable, *arguments: Any) -> Any:

@@ -9,7 +9,9 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from pfdhpc.cli.convert import IGNORED, LACKING, MAPPED, read_source, toml, translated
+from pfdhpc.cli.convert import input_text, read_source, toml, translated
+from pfdhpc.cli.convert_pfd_names import NEWER_ALIASES, OLDER_ALIASES
+from pfdhpc.cli.convert_translation import IGNORED, LACKING, MAPPED, leaves
 from pfdhpc.cli.main import main
 from pfdhpc.config import load
 from pfdhpc.errors import InputError
@@ -174,7 +176,9 @@ def test_the_newer_generation_of_pfd_kit(tmp_path):
     assert (config.converge.force_rmse, config.converge.max_rounds, config.test.holdout) == (0.06, 4, 0.3)
     assert config.label.options["kspacing"] == 0.3 and config.label.launch.command == "mpirun -n 32 vasp_std"
     assert (config.train.steps, config.train.stop_lr) == (10000, 1e-6)
-    assert fates["name"][0] == IGNORED and fates["exploration.stages"][0] == MAPPED
+    assert fates["name"][0] == IGNORED and fates["exploration.stages[0][0].dt"] == (MAPPED, "explore.timestep")
+    assert config.train.start_from == "parent" and config.init.frames == 0  # every round from the given model
+    assert "starts from 3 of the frames of this file" in text
 
 
 def test_the_older_generation_of_pfd_kit(tmp_path):
@@ -184,7 +188,8 @@ def test_the_older_generation_of_pfd_kit(tmp_path):
     (tmp_path / "student.json").write_text(json.dumps(script))
     config, _, fates = converted(tmp_path, OLD_PFD)
     assert config.workflow == "distill" and config.student.model == student and config.train.steps == 600
-    assert [system.name for system in config.system] == ["POSCAR-0", "POSCAR-1"]
+    assert [system.structures[0].parent.name for system in config.system] == ["confs"]  # conf_idx leaves out the other
+    assert not config.student.warm_start
     assert config.system[0].perturb.count == 5 and config.system[0].supercell == (2, 2, 2)
     explore = config.explore
     assert (explore.timestep, explore.temperature_damping, explore.temperatures) == (2.0, 50.0, [300.0, 900.0])
@@ -235,18 +240,24 @@ def test_a_finetuning_is_not_told_what_holds_for_a_distillation(tmp_path):
     train, fp = {**NEW_PFD["train"], "template_script": script}, {**NEW_PFD["fp"], "task_max": 3, "own": 1}
     _, _, fates = converted(tmp_path, {**NEW_PFD, "train": train, "fp": fp})
     where = "train.template_script"
-    assert fates[f"{where}.model.type"] == (IGNORED, "the parameters are those of the checkpoint")
+    assert fates[f"{where}.model.type"] == (
+        IGNORED,
+        "the parameters are those of the checkpoint (train.use_pretrain_script)",
+    )
     assert fates[f"{where}.training.numb_steps"][0] == fates[f"{where}.loss.start_pref_e"][0] == MAPPED
     assert fates[f"{where}.training.disp_freq"][0] == IGNORED and fates["fp.own"][0] == LACKING
-    assert fates["fp.task_max"] == (IGNORED, "select.max_sel says it")
+    assert fates["fp.task_max"][0] == LACKING  # read up to 0.6 only
     taught = translated({**OLD_PFD, "fp": {"own": 1}, "train": {"template_script": script}}, tmp_path, tmp_path)
     fates = {key: (fate, text) for key, fate, text in taught.told()}
     assert fates["fp.own"] == (IGNORED, "the teacher labels") and fates[f"{where}.model.type"][0] == MAPPED
 
 
-@pytest.mark.parametrize("source", [{**NEW_PFD, "fp": {"type": "ase"}}, {**json.loads(DPGEN), "fp_style": "gaussian"}])
+@pytest.mark.parametrize(
+    "source",
+    [{**OLD_PFD, "task": {"type": "ft"}, "fp": {"type": "gaussian"}}, {**json.loads(DPGEN), "fp_style": "gaussian"}],
+)
 def test_the_level_of_labels_made_elsewhere_is_asked_for(tmp_path, capsys, source):
-    touch(tmp_path, "DPA2.pt", "confs/si.extxyz", "final/00.train/000/model.ckpt.pt")
+    touch(tmp_path, "teacher.pt", "confs/POSCAR", "final/00.train/000/model.ckpt.pt")
     (tmp_path / "given.json").write_text(json.dumps(source))
     assert main(["convert", str(tmp_path / "given.json"), "-o", str(tmp_path / "input.toml")]) == 0
     assert "# EDIT: name the level of theory" in (tmp_path / "input.toml").read_text()
@@ -259,3 +270,240 @@ def test_values_are_written_exactly():
     assert tomllib.loads(f"a = {toml(given)}")["a"]["x"] == [1, -float("inf")]
     assert toml(given) == '{ "ü" = nan, x = [1, -inf], e = {} }'
     assert toml({"a b": [1, 2.5e-8, True], "c": 'x"y'}) == '{ "a b" = [1, 2.5e-08, true], c = "x\\"y" }'
+
+
+OLD_GROUP = {"conf_idx": [0], "n_sample": 1, "temps": [500], "press": [20000], "ens": "npt", "dt": 0.002,
+             "nsteps": 400, "trj_freq": 40, "type": "lmp-md"}  # fmt: skip
+OLD_FT = {
+    "task": {"type": "finetune", "init_training": False, "recursive": False},
+    "inputs": {"base_model_path": "dpa3.pt", "base_model_style": "dp", "init_data_prefix": "d", "init_data_sys": ["a"]},
+    "conf_generation": {
+        "init_confs": {"prefix": "./", "fmt": "vasp/poscar", "confs_paths": ["si.vasp", "ge.vasp"]},
+        "pert_generation": {"pert_num": 4, "cell_pert_fraction": 0.02, "atom_pert_distance": 0.1, "replicate": 2},
+    },
+    "exploration": {
+        "type": "lmp", "max_numb_iter": 2, "convergence": {"type": "force_rmse", "RMSE": 0.05},
+        "filter": [{"type": "box_length", "length_ratio": 4.0}], "stages": [[OLD_GROUP]],
+    },
+    "inference": {"head": "MPtrj_PBE", "max_force": 9.0},
+    "fp": {"type": "vasp", "task_max": 10, "run_config": {"command": "mpirun -n 4 vasp_std"},
+           "inputs_config": {"incar": "INCAR", "pp_files": {"Si": "POTCAR"}, "kspacing": 0.3}},
+    "train": {"type": "dp", "config": {"impl": "pytorch"},
+              "template_script": {"training": {"numb_steps": 700}, "loss": {"start_pref_e": 0.5},
+                                  "learning_rate": {"start_lr": 2e-3, "stop_lr": 1e-6}}},
+}  # fmt: skip
+
+
+def made(source, folder):
+    """What comes out, without the keys that nothing became of."""
+    done = translated(source, folder, folder)
+    return done, input_text(done, "x").partition("\n# Keys without")[0]
+
+
+def with_value(tree, path, value, name=None):
+    """A copy with the leaf at ``path`` changed, or called ``name``, or removed where ``value`` is ...."""
+    copy = json.loads(json.dumps(tree))
+    *inner, last = [int(p[1:-1]) if p[0] == "[" else p for p in path.replace("[", ".[").split(".")]
+    at = copy
+    for part in inner:
+        at = at[part]
+    if name is not None:
+        copy_items = [(name if key == last else key, item) for key, item in at.items()]
+        at.clear()
+        at.update(copy_items)
+    elif value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    "source, aliases", [(OLD_FT, OLDER_ALIASES), (OLD_PFD, OLDER_ALIASES), (NEW_PFD, NEWER_ALIASES)]
+)
+def test_any_alias_of_a_key_gives_the_same(tmp_path, source, aliases):
+    """Each by itself: dargs takes the first of a key's names that is there."""
+    _, text = made(source, tmp_path)
+    tried = set()
+    for place, table in aliases.items():
+        where = place.replace("[]", "[0]")
+        for key, others in table.items():
+            path = f"{where}.{key}" if where else key
+            if translated(source, tmp_path, tmp_path).get(path) is None:
+                continue
+            for other in others:
+                aliased = with_value(source, path, None, name=other)
+                done, found = made(aliased, tmp_path)
+                assert found == text, path
+                assert any(other in row[0].replace("[0]", "").split(".") for row in done.told()), "told by its own name"
+                tried.add(other)
+    assert {"explore", "pretrain_model_path", "files"} <= tried
+    if aliases is OLDER_ALIASES:
+        assert {"sys_idx", "Ts", "ensemble", "t_freq", "traj_freq", "confs", "init_configurations", "max_iter",
+                "converge_config", "configurations"} <= tried  # fmt: skip
+
+
+def changed(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 if value else 1
+    if isinstance(value, list):
+        return [changed(item) for item in value] if value else value
+    return {"finetune": "dist", "npt": "nvt", "force_rmse": "energy_rmse"}.get(value, f"{value}x")
+
+
+WORDS = ("fmt", "type", "n_sample", "impl", "calculator", "base_model_style", "init_training", "init_train", "conf_idx")
+"""Keys whose few values are tried elsewhere."""
+
+
+@pytest.mark.parametrize("source", [OLD_FT, OLD_PFD, NEW_PFD, json.loads(DPGEN)], ids=["old", "dist", "new", "dpgen"])
+def test_a_mapped_key_matters_and_an_unknown_one_shows(tmp_path, source):
+    """Nothing is mapped that was not read: another value gives another result."""
+    source = {**source}
+    done, text = made(source, tmp_path)
+    fates = {key: fate for key, fate, _ in done.told()}
+    for path, value in leaves(source):
+        if fates[path] == MAPPED and path.rpartition(".")[2] not in WORDS:
+            try:
+                other = made(with_value(source, path, changed(value)), tmp_path)[1]
+            except InputError:
+                continue
+            assert other != text, f"{path} is told to be mapped"
+    for path in {path.rpartition(".")[0] for path, _ in leaves(source)}:
+        spoilt = with_value(source, f"{path}.my_own_key" if path else "my_own_key", 7)
+        told = {key: (fate, why) for key, fate, why in translated(spoilt, tmp_path, tmp_path).told()}
+        key = f"{path}.my_own_key" if path else "my_own_key"
+        assert key in told, path
+        passed_on = told[key][0] == MAPPED and "my_own_key" in made(spoilt, tmp_path)[1]
+        assert told[key][0] == LACKING or passed_on or ".model." in key, (key, told[key])
+
+
+def test_as_much_is_explored_as_there(tmp_path):
+    """n_sample starts of each structure that is chosen; where that cannot be, both numbers are told."""
+    structures = [bulk("Si", cubic=True), bulk("Ge", cubic=True)]
+    for name, atoms in zip(("si.vasp", "ge.vasp"), structures, strict=True):
+        write(tmp_path / name, atoms, format="vasp")
+    group = {**OLD_GROUP, "n_sample": 3, "temps": [300, 900]}
+    done, _ = made({**OLD_FT, "exploration": {**OLD_FT["exploration"], "stages": [[group]]}}, tmp_path)
+    assert [system["name"] for system in done.values["system"]] == ["si"]
+    assert done.values["system"][0]["perturb"]["count"] == 3 and "explore.steps" not in done.edits
+    assert ("conf_generation.init_confs.confs_paths", MAPPED, "system.structures; not ge.vasp: in no conf_idx") in (
+        done.told()
+    )
+    other = {**group, "conf_idx": [1], "temps": [600], "nsteps": 800, "pka_e": 5.0}
+    done, text = made({**OLD_FT, "exploration": {**OLD_FT["exploration"], "stages": [[group, other]]}}, tmp_path)
+    assert done.edits["explore.steps"].startswith("18 trajectories a round here, 9 by PFD-kit")
+    told = {key: (fate, why) for key, fate, why in done.told()}
+    assert told["exploration.stages[0][1].nsteps"][0] == told["exploration.stages[0][1].pka_e"][0] == LACKING
+    assert told["exploration.stages[0][1].dt"][0] == MAPPED and "400" in told["exploration.stages[0][1].nsteps"][1]
+    with pytest.raises(InputError, match="conf_idx"):
+        made({**OLD_FT, "exploration": {"stages": [[{**group, "conf_idx": [2]}]]}}, tmp_path)
+
+
+def test_starts_of_a_file_with_several_frames(tmp_path):
+    touch(tmp_path, "confs/none")
+    frames = [bulk("Si", cubic=True) for _ in range(2)]
+    write(tmp_path / "confs/si.extxyz", frames)
+    group = NEW_PFD["exploration"]["stages"][0][0]
+    for sample, count, said in ((2, None, False), (4, 2, False), (1, None, True)):
+        stages = [[{**group, "n_sample": sample}]]
+        done, _ = made({**NEW_PFD, "exploration": {**NEW_PFD["exploration"], "stages": stages}}, tmp_path)
+        assert (done.values["system"][0]["perturb"] or {}).get("count") == count
+        assert ("system[0].structures" in done.edits) == said and ("explore.steps" in done.edits) == said
+
+
+def test_each_structure_is_altered_as_its_own_entry_says(tmp_path):
+    entries = [
+        {"pert_num": 5, "cell_pert_fraction": 0.03},
+        {"conf_idx": [1], "pert_num": 2, "replicate": 2, "orig": True},
+    ]
+    group = {**OLD_GROUP, "conf_idx": [0, 1]}
+    del group["n_sample"]
+    source = {**OLD_FT, "conf_generation": {**OLD_FT["conf_generation"], "pert_generation": entries}}
+    done, _ = made({**source, "exploration": {**OLD_FT["exploration"], "stages": [[group]]}}, tmp_path)
+    first, second = done.values["system"]
+    assert (first["perturb"]["count"], first["perturb"]["strain"], "supercell" in first) == (5, 0.03, False)
+    assert (second["perturb"]["count"], second["supercell"]) == (2, [2, 2, 2])
+    assert done.edits["explore.steps"].startswith("7 trajectories a round here, 8 by PFD-kit")
+    assert ("conf_generation.pert_generation[1].orig", LACKING) in [row[:2] for row in done.told()]
+
+
+@pytest.mark.parametrize(
+    "ens, given, damping", [("nvt", "nvt", 200.0), ("npt", "npt-iso", 100.0), ("NPT", "npt-iso", 100.0)]
+)
+def test_the_thermostat_of_the_newer_generation(tmp_path, ens, given, damping):
+    """NoseHooverChainNVT gets tau_t time steps, NPTBerendsen tau_t fs (pfd/exploration/md/ase.py)."""
+    group = {**NEW_PFD["exploration"]["stages"][0][0], "ens": ens, "tau_t": 100}
+    done, _ = made({**NEW_PFD, "exploration": {**NEW_PFD["exploration"], "stages": [[group]]}}, tmp_path)
+    assert done.values["explore"]["ensemble"] == given
+    assert done.values["explore"]["temperature_damping"] == damping
+
+
+@pytest.mark.parametrize(
+    "style, calculator, keyword",
+    [("mace", "mace.calculators.MACECalculator", "model_paths"), ("emt", "ase.calculators.emt.EMT", None)],
+)
+def test_a_teacher_that_is_a_calculator(tmp_path, style, calculator, keyword):
+    fp = {"type": "ase", "run_config": {"style": style, "model_args": {"device": "cpu"}}}
+    explore = {**NEW_PFD["exploration"], "config": {"calc": style, "device": "cpu"}}
+    source = {**NEW_PFD, "task": {"type": "dist"}, "fp": fp, "exploration": explore}
+    done, _ = made(source, tmp_path)
+    model = done.values["model"]
+    assert (model["calculator"], model.get("model_argument"), model["arguments"]) == (
+        calculator,
+        keyword,
+        {"device": "cpu"},
+    )
+    assert ("checkpoint" in model) == (keyword is not None) and "branch" not in model
+
+
+def test_labels_by_an_ase_calculator(tmp_path):
+    fp = {"type": "ase", "run_config": {"model_style": "lj", "model_args": {"sigma": 2.0}}}
+    done, _ = made({**NEW_PFD, "fp": fp}, tmp_path)
+    options = {"calculator": "ase.calculators.lj.LennardJones", "arguments": {"sigma": 2.0}}
+    assert done.values["label"] == {"type": "ase", "options": options}
+    done, _ = made({**NEW_PFD, "fp": {"type": "ase"}}, tmp_path)
+    assert done.values["label"]["type"] == "deepmd" and "the model that labels" in done.edits["label.options"]
+
+
+def test_two_branches_are_told(tmp_path):
+    source = with_value(NEW_PFD, "exploration.config.head", "Other")
+    done, _ = made(source, tmp_path)
+    assert done.values["model"]["branch"] == "Domains_SemiCond" and "Other" in done.edits["model.branch"]
+
+
+def test_a_shell_line_becomes_one_command(tmp_path):
+    command = "source oneapi/setvars.sh && OMP_NUM_THREADS=2 mpirun -n 32 vasp_std | tee log"
+    fp = {**NEW_PFD["fp"], "run_config": {"command": command}}
+    done, _ = made({**NEW_PFD, "fp": fp}, tmp_path)
+    launch = {"command": "mpirun -n 32 vasp_std", "env": {"OMP_NUM_THREADS": "2"}, "processes": 32}
+    assert done.values["label"]["launch"] == launch and "source oneapi/setvars.sh" in done.edits["label.launch"]
+
+
+def test_the_first_releases_keep_the_dynamics_of_a_group_in_a_table(tmp_path):
+    group = {
+        "conf_idx": [0],
+        "n_sample": 1,
+        "exploration": {k: v for k, v in OLD_GROUP.items() if k not in ("conf_idx", "n_sample")},
+    }
+    source = {**OLD_FT, "exploration": {**OLD_FT["exploration"], "stages": [[group]]}}
+    done, text = made(source, tmp_path)
+    assert text == made(OLD_FT, tmp_path)[1]
+    assert ("exploration.stages[0][0].exploration.dt", MAPPED, "explore.timestep") in done.told()
+
+
+def test_reuse_counts_only_where_dpgen_reads_it(tmp_path):
+    source = {**json.loads(DPGEN), "training_reuse_stop_batch": 9, "training_reuse_start_lr": 1e-4}
+    done, _ = made(source, tmp_path)
+    assert done.values["train"]["steps"] == 400000 and done.values["train"]["start_lr"] == 1e-3
+    done, _ = made({**source, "training_reuse_iter": 1, "training_reuse_old_ratio": 0.9}, tmp_path)
+    train = done.values["train"]
+    assert (train["first_steps"], train["steps"], train["start_lr"], train["new_fraction"]) == (400000, 9, 1e-4, 0.1)
+    assert ("default_training_param.learning_rate.start_lr", LACKING) in [row[:2] for row in done.told()]
+
+
+def test_what_has_no_place_is_in_the_file_too(tmp_path, capsys):
+    (tmp_path / "given.json").write_text(json.dumps({**OLD_FT, "my_own_key": 1}))
+    assert main(["convert", str(tmp_path / "given.json")]) == 0
+    assert "\n# my_own_key: unknown" in capsys.readouterr().out

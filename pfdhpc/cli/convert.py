@@ -4,8 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,93 +12,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..config.mutable import flat
 from ..errors import EXIT_COMPLETE, InputError, StoreError
 from ..log import console
+from .convert_translation import IGNORED, LACKING, MAPPED, Translation
 
-MAPPED, IGNORED, LACKING = "mapped", "ignored", "no equivalent"
-EDIT = "EDIT-ME"
-UNNAMED = {"level": EDIT}
-"""Options of an offline labeler, whose level of theory `pfdhpc check` asks for."""
-
-
-@dataclass
-class Translation:
-    """An input on its way: ``source`` as it was read, ``values`` as pfdhpc has them, by key what became of it."""
-
-    source: dict[str, Any]
-    folder: Path  # of the source, from which its paths start
-    target: Path  # folder of the result, from which its paths start
-    values: dict[str, Any] = field(default_factory=dict)
-    fates: dict[str, tuple[str, str]] = field(default_factory=dict)
-    edits: dict[str, str] = field(default_factory=dict)  # by key of the result: what is left to settle there
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A value of the source by its dotted key."""
-        found: Any = self.source
-        for part in key.split("."):
-            if not isinstance(found, Mapping) or part not in found:
-                return default
-            found = found[part]
-        return default if found is None else found
-
-    def put(self, key: str, value: Any, edit: str = "") -> None:
-        """Set a key of the result; ``edit``: what the user must look at."""
-        *sections, name = key.split(".")
-        table = self.values
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[name] = value
-        if edit:
-            self.edits[key] = edit
-
-    def move(self, key: str, target: str, change: Callable[[Any], Any] = lambda value: value) -> None:
-        """Map a key, if it is there; where ``change`` returns None there is nothing to write."""
-        value = self.get(key)
-        if value is None:
-            return
-        changed = change(value)
-        if changed is None:
-            self.ignore(key, f"{json.dumps(value)} is what {target} does without being set")
-            return
-        self.put(target, changed)
-        self.tell(key, target)
-
-    def tell(self, key: str, text: str) -> None:
-        self.fates[key] = MAPPED, text
-
-    def ignore(self, key: str, why: str) -> None:
-        self.fates.setdefault(key, (IGNORED, why))
-
-    def lack(self, key: str, remedy: str) -> None:
-        self.fates.setdefault(key, (LACKING, remedy))
-
-    def path(self, text: str, prefix: str | None = None) -> str:
-        """A path of the source as one of the result."""
-        path = Path(prefix or "") / text
-        if path.is_absolute() or self.folder == self.target:
-            return str(path)
-        return str(self.folder / path)
-
-    def paths(self, value: Any, prefix: str | None = None) -> list[str]:
-        """A path or a list of them."""
-        return [self.path(item, prefix) for item in ([value] if isinstance(value, str) else value)]
-
-    def told(self) -> list[tuple[str, str, str]]:
-        """A row for each key of the source: itself, what became of it, and where or why."""
-        rows = []
-        for key in flat(self.source):
-            fate = next((self.fates[name] for name in _above(key) if name in self.fates), None)
-            comment = key.rpartition(".")[2].startswith("_comment")
-            fate = fate or ((IGNORED, "a comment") if comment else (LACKING, "nothing of pfdhpc reads it"))
-            rows.append((key, *fate))
-        return rows
-
-
-def _above(key: str) -> list[str]:
-    """The key and all those it is below of."""
-    parts = key.replace("[", ".[").split(".")
-    return [".".join(parts[:n]).replace(".[", "[") for n in range(len(parts), 0, -1)]
+EXPLORATION = ("exploration", "explore")
+CONFIGURATIONS = ("conf_generation", "configurations", "configuration")
+"""Names that PFD-kit has had for these sections."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,12 +59,12 @@ def read_source(path: Path) -> dict[str, Any]:
 
 def translated(source: dict[str, Any], folder: Path, target: Path) -> Translation:
     """The translation by the program the keys are those of; raises InputError for any other."""
-    done = Translation(source, folder, target)
+    done = Translation(deepcopy(source), folder, target)
     if "pick_data" in source:
         work = "convert_dpgen:simplify"
-    elif "conf_generation" in source:
+    elif "task" in source and any(name in source for name in CONFIGURATIONS):
         work = "convert_pfd:older"
-    elif {"task", "exploration"} <= source.keys() or {"task", "explore"} <= source.keys():
+    elif "task" in source and any(name in source for name in EXPLORATION):
         work = "convert_pfd:newer"
     else:
         raise InputError(
@@ -168,12 +87,21 @@ def input_text(done: Translation, name: str) -> str:
     values = done.values
     lines += [f"{key} = {toml(item)}" for key, item in values.items() if not isinstance(item, dict | list | None)]
     for key, item in values.items():
-        tables = item if isinstance(item, list) else [item] if isinstance(item, dict) else []
-        for table in tables:
+        for place, table in _tables(key, item):
             given = [(inner, value) for inner, value in table.items() if value is not None]
             lines += ["", f"[[{key}]]" if isinstance(item, list) else f"[{key}]"]
-            lines += [_line(done, f"{key}.{inner}", inner, value) for inner, value in given]
+            lines += [_line(done, f"{place}.{inner}", inner, value) for inner, value in given]
+    lacking = [(key, text) for key, fate, text in done.told() if fate == LACKING]
+    lines += ["", "# Keys without an equivalent here:"] if lacking else []
+    lines += [f"# {' '.join(key.split())}: {' '.join(text.split())}" for key, text in lacking]
     return "\n".join(lines) + "\n"
+
+
+def _tables(key: str, item: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The tables a section of the result is written as, with their paths."""
+    if isinstance(item, list):
+        return [(f"{key}[{place}]", table) for place, table in enumerate(item)]
+    return [(key, item)] if isinstance(item, dict) else []
 
 
 def _line(done: Translation, key: str, name: str, value: Any) -> str:

@@ -141,7 +141,7 @@ def test_every_key_is_told(tmp_path, capsys):
 def test_a_labelled_pool_passes_the_whole_check(tmp_path, capsys):
     source = json.loads(DPGEN)
     source |= {"labeled": True, "pick_data": ["pool.extxyz"], "training_iter0_model_path": "parent"}
-    source["default_training_param"]["loss"]["start_pref_v"] = 0.9
+    source["default_training_param"]["loss"] |= {"start_pref_v": 0.9, "limit_pref_v": 0.1}
     (tmp_path / "parent").mkdir()
     shutil.copy(PRETRAINED, tmp_path / "parent" / "model.ckpt.pt")
     atoms = bulk("Ag", cubic=True)
@@ -507,3 +507,15 @@ def test_what_has_no_place_is_in_the_file_too(tmp_path, capsys):
     (tmp_path / "given.json").write_text(json.dumps({**OLD_FT, "my_own_key": 1}))
     assert main(["convert", str(tmp_path / "given.json")]) == 0
     assert "\n# my_own_key: unknown" in capsys.readouterr().out
+
+
+def test_ramps_to_zero_are_left_to_settle(tmp_path):
+    """They count in DeePMD-kit with TensorFlow, which these programs were written for, not with PyTorch."""
+    for loss, words in (
+        ({"start_pref_v": 0.9}, "limit_pref_v: one is 0"),
+        ({"start_pref_e": 0, "limit_pref_e": 0}, None),
+    ):
+        done, text = made(with_value(OLD_FT, "train.template_script.loss", loss), tmp_path)
+        assert (
+            (words in done.edits["train.deepmd.loss"] and words in text) if words else "deepmd.loss" not in done.edits
+        )

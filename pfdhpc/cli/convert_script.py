@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from ..engines.train.objective import UNREAD
 from ..engines.train.settings import OWNED
 from .convert_translation import Translation
 
 STEPS = ("numb_steps", "stop_batch", "num_steps")
 RATES = ("start_lr", "stop_lr")
 DECAY = ("decay_steps", "decay_rate", "decay_steps_ratio")
+WARM_UP = ("warmup_steps", "warmup_ratio", "warmup_start_factor")
 BATCHES = ("training.batch_size", "training.training_data.batch_size")
 FILES = ("systems", "set_prefix", "training_data", "validation_data", "auto_prob", "auto_prob_style", "sys_probs")
 OLD = ("disp_training", "time_training", "numb_test", "load_ckpt", "profiling_file", "coord_norm", "fitting_ndata")
@@ -27,6 +29,8 @@ def script(done: Translation, where: str, distilling: bool = False) -> None:
         done.ignore(f"{where}.training.{key}", "of older releases of DeePMD-kit")
     for key, remedy in OWNED.items():
         done.ignore(f"{where}.training.{key}", remedy)
+    for key in UNREAD["training"]:
+        done.lack(f"{where}.training.{key}", "not read by DeePMD-kit in PyTorch")
     done.move(f"{where}.training.gradient_max_norm", "train.deepmd.training.gradient_max_norm")
     done.lack(where, "a key of DeePMD-kit's input: train.deepmd takes it, if it is wanted")
 
@@ -55,7 +59,11 @@ def _rates(done: Translation, where: str) -> None:
         done.ignore(f"{rate}.decay_steps", "it decays a little in each step")
         done.lack(f"{rate}.decay_rate", "train.stop_lr says where it ends")
         given = {key: value for key, value in given.items() if key not in (*DECAY, "type")}
-    for key in given.keys() - set(RATES):
+    for key in WARM_UP:  # of DeePMD-kit 3.0: it takes them as of the learning rate
+        done.move(f"{where}.training.{key}", f"train.deepmd.learning_rate.{key}")
+    for key in UNREAD["learning_rate"]:
+        done.lack(f"{rate}.{key}", "not read by DeePMD-kit in PyTorch")
+    for key in given.keys() - {*RATES, *UNREAD["learning_rate"]}:
         done.move(f"{rate}.{key}", f"train.deepmd.learning_rate.{key}")
 
 
@@ -65,7 +73,17 @@ def _loss(done: Translation, where: str) -> None:
         done.lack(f"{where}.loss", "only energies, forces and virials are trained: train.deepmd.loss")
     elif loss:
         done.read(f"{where}.loss", "train.deepmd.loss")
-        done.put("train.deepmd.loss", {"type": "ener", **loss})
+        done.put("train.deepmd.loss", {"type": "ener", **loss}, _ramps(loss))
+
+
+def _ramps(loss: dict[str, Any]) -> str:
+    """What is to be settled of ramps from or to zero, which count with TensorFlow only; DeePMD-kit's own defaults."""
+    ends = {"e": (0.02, 1.0), "f": (1000.0, 1.0), "v": (0.0, 0.0)}
+    found = {
+        term: (loss.get(f"start_pref_{term}", a), loss.get(f"limit_pref_{term}", b)) for term, (a, b) in ends.items()
+    }
+    half = [f"start_pref_{term}, limit_pref_{term}" for term, (a, b) in found.items() if bool(a) != bool(b)]
+    return f"{', '.join(half)}: one is 0, and PyTorch then trains none; write a small number for it" if half else ""
 
 
 def _model(done: Translation, where: str, distilling: bool) -> None:

@@ -66,8 +66,9 @@ def trainer_checks(train: TrainSection) -> ModuleType:
     """What looks at a training before it begins, without a rank that trains.
 
     ``check(model, train, labels)``: problems as lines; ``labels`` says whether there are some before the
-    first exploration, None that nothing is fine-tuned. ``facts(model)``: problems of the pre-trained model, and its
-    elements if there are none.
+    first exploration, None that nothing is fine-tuned. ``notes(model, train, virial)``: what becomes of a correct
+    input that may surprise; ``virial`` says whether labels are computed with one. ``facts(model)``: problems of the
+    pre-trained model, and its elements if there are none.
     """
     return import_module(f"pfdhpc.engines.{TRAINER_CHECKS[train.type]}")
 

@@ -30,11 +30,19 @@ def problems(config: Config) -> list[str]:
     ]
 
 
-def notes(config: Config) -> tuple[str, ...]:
-    """What the run will leave out of the data that an input without problems names."""
+def notes(config: Config) -> list[str]:
+    """What is made of an input without :func:`problems` that may surprise; one line each."""
+    if config.workflow == "pfd":
+        found = notes(first_act(config))
+        return [*found, *(f"distill.{line}" for line in _training_notes(act(config, 1)) if line not in found)]
     from .begin import begin
 
-    return begin(first_act(config) if config.workflow == "pfd" else config, ()).told
+    return [*_training_notes(config), *begin(config, ()).told]
+
+
+def _training_notes(config: Config) -> list[str]:
+    virial = config.label.virial or config.label.type == "pool"
+    return trainer_checks(config.train).notes(config.model, config.train, virial)
 
 
 def training_problems(config: Config) -> list[str]:

@@ -3,8 +3,9 @@
 from ...config.train import ModelSection, TrainSection
 from ...errors import InputError
 from .checkpoint import is_compiled, kind_of
+from .objective import notes as objective_notes
 from .parent import branch_of, check_training, open_parent
-from .settings import check_deepmd_input
+from .settings import check_deepmd_input, read_input, toy_input
 from .typemap import retyped
 
 
@@ -12,6 +13,11 @@ def check(model: ModelSection, train: TrainSection, labels: bool | None) -> list
     """Problems of ``train.deepmd``, and what the pre-trained model has against how it is to be fine-tuned."""
     problems = check_deepmd_input(train, model) + _kind(model, train)
     return problems if problems or labels is None else check_training(model, train, labels)
+
+
+def notes(model: ModelSection, train: TrainSection, virial: bool) -> list[str]:
+    """What deepmd makes of an input without problems that may surprise; ``virial``: labels are computed with one."""
+    return objective_notes(train, toy_input(train, model.branch), read_input(train), virial)
 
 
 def _kind(model: ModelSection, train: TrainSection) -> list[str]:

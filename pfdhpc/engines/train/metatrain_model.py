@@ -22,6 +22,11 @@ def check(model: ModelSection, train: TrainSection, labels: bool | None) -> list
     return check_options(model, train)
 
 
+def notes(model: ModelSection, train: TrainSection, virial: bool) -> list[str]:
+    """See :func:`pfdhpc.engines.registry.trainer_checks`."""
+    return []
+
+
 def facts(section: ModelSection) -> tuple[list[str], tuple[str, ...]]:
     """What is wrong with the pre-trained model, and its elements if there are none (from scratch: those named)."""
     from importlib.util import find_spec

@@ -5,7 +5,7 @@ Needs no metatrain, but for :func:`check_options`, which asks it about the optio
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,9 +84,34 @@ def check_options(model: ModelSection, section: TrainSection) -> list[str]:
         ]
         if model.checkpoint is not None and user.get("model"):
             problems.append("train.metatrain.model: the model comes from the checkpoint; remove it")
+        problems += _idle(given)
     if find_spec("metatrain") is None:
         return [*problems, MISSING]
     return problems or _refused(user)
+
+
+def _idle(training: dict[str, Any]) -> list[str]:
+    """Where metatrain would take the options and train nothing, or away from the labels."""
+    problems, given = [], dict(_weights("train.metatrain.training.loss", training.get("loss")))
+    problems += [f"{key}: {weight}; it must be 0 or more" for key, weight in given.items() if weight < 0]
+    energy = f"train.metatrain.training.loss.{ENERGY}"
+    of_forces = [given.get(f"{energy}.{name}.weight") for name in ("forces", "gradients.positions")]
+    if given.get(f"{energy}.weight") == 0 and 0 in of_forces:
+        problems.append(
+            f"{energy}.weight: 0, as that of the forces: neither would be trained; give one of them a weight"
+        )
+    warm_up = training.get("warmup_fraction", 0)
+    if isinstance(warm_up, int | float) and not 0 <= warm_up < 1:
+        problems.append(f"train.metatrain.training.warmup_fraction: {warm_up}; a share of the steps, from 0 to below 1")
+    return problems
+
+
+def _weights(key: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every weight in metatrain's table of losses, by its key."""
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if name == "weight" and isinstance(inner, int | float):
+            yield f"{key}.{name}", float(inner)
+        yield from _weights(f"{key}.{name}", inner)
 
 
 def _refused(user: dict[str, Any]) -> list[str]:

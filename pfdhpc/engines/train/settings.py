@@ -7,6 +7,7 @@ from typing import Any
 from ...config.train import RANDOM, ModelSection, TrainSection
 from ...errors import InputError
 from .freezing import WHOLE, check_freeze
+from .objective import check_objective, unread
 
 LOSS = {
     "type": "ener",
@@ -55,13 +56,18 @@ def check_deepmd_input(section: TrainSection, model: ModelSection | None = None)
     problems = _conflicts(section, user, branch) or check_freeze(section.freeze, user.get("model", {}))
     if problems:
         return problems
-    params = {"type_map": ["H"], "descriptor": {"type": "se_e2_a", "sel": [1]}, "fitting_net": {}}
-    toy = asked_model(section, params) if branch != RANDOM else with_new_head(section, params, 1)
     try:
-        normalised(round_input(section, toy, 1000, 1, Path("round"), {"systems": ["none"]}))
+        config = toy_input(section, branch)
     except Exception as error:  # dargs raises many kinds
         return [f"train.deepmd: {' '.join(str(error).split())}"]
-    return []
+    return unread(user) + check_objective(section, config)
+
+
+def toy_input(section: TrainSection, branch: str | None = None) -> dict[str, Any]:
+    """The normalised input of a round, of some model and data; raises what deepmd's argument check does."""
+    params = {"type_map": ["H"], "descriptor": {"type": "se_e2_a", "sel": [1]}, "fitting_net": {}}
+    toy = asked_model(section, params) if branch != RANDOM else with_new_head(section, params, 1)
+    return normalised(round_input(section, toy, section.steps, 1, Path("round"), {"systems": ["none"]}))
 
 
 def read_input(section: TrainSection) -> dict[str, Any]:

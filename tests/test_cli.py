@@ -33,6 +33,24 @@ def test_check_reports_problems_of_all_sections_at_once(tmp_path, capsys):
     assert "Traceback" not in told and not (tmp_path / "run").exists()
 
 
+def test_check_tells_what_deepmd_makes_of_a_loss_and_a_learning_rate(tmp_path, capsys):
+    text = QUICKSTART.read_text().replace('"../pretrained', f'"{ROOT}/inputs/pretrained')
+    for name in ("si2.vasp", "si4.vasp"):
+        (tmp_path / name).write_bytes((QUICKSTART.parent / name).read_bytes())
+    for extra, code, words in (
+        (
+            "[train.deepmd.learning_rate]\ndecay_steps = 5000\n",
+            0,
+            "note: train.deepmd.learning_rate.decay_steps: deepmd makes",
+        ),
+        ("[train.deepmd.loss]\nstart_pref_v = 0\nlimit_pref_v = 1\n", 2, "train.deepmd.loss.start_pref_v: 0 while"),
+    ):
+        (tmp_path / "input.toml").write_text(f"{text}\n{extra}")
+        assert main(["check", str(tmp_path / "input.toml")]) == code
+        told = capsys.readouterr()
+        assert words in " ".join((told.out + told.err).split())
+
+
 def test_plan_shows_every_rank_and_refuses_too_few(capsys):
     assert main(["plan", str(QUICKSTART), "-n", "6"]) == 0
     shown = capsys.readouterr().out

@@ -14,7 +14,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q "deepmd-kit[torch]==3.2.0" "torch==2.11.0" "e3nn==0.6.0"
+"$folder/venv/bin/pip" install -q --disable-pip-version-check "deepmd-kit[torch]==3.2.0" "torch==2.11.0" "e3nn==0.6.0"
 export OMP_NUM_THREADS=1 DP_INTRA_OP_PARALLELISM_THREADS=1 DP_INTER_OP_PARALLELISM_THREADS=1 CUDA_VISIBLE_DEVICES=
 cd "$folder"
 

@@ -158,10 +158,9 @@ def _errors(done: Translation) -> None:
                 done.ignore(key, "the pool has no labels to compare with (labeled)")
             else:
                 done.put("pool.true_error", True)
-                same = level == _bound(done.get(f"model_devi_{kind}_trust_{side}", OFF))
-                done.read(key, f"pool.true_error, {target}_{side}") if same else done.lack(
-                    key, f"pool.true_error takes {target}_{side}"
-                )
+                if level == _bound(done.get(f"model_devi_{kind}_trust_{side}", OFF)):
+                    done.read(key, f"pool.true_error, {target}_{side}")
+                done.lack(key, f"pool.true_error takes {target}_{side}")
 
 
 def _bad_boxes(done: Translation) -> None:
@@ -234,7 +233,9 @@ def _label(done: Translation) -> None:
         edit = "" if done.get("labeled") else "the source has neither labels (labeled) nor a program (fp_style)"
         done.put("pool.labeled", True, edit)
         done.read("labeled", "pool.labeled")
-        done.read("fp_style", "pool.labeled") if style == "none" else done.ignore("fp_style", "the pool has labels")
+        if style == "none":
+            done.read("fp_style", "pool.labeled")
+        done.ignore("fp_style", "the pool has labels")
         return
     done.read("labeled", "pool.labeled")
     done.read("fp_style", "label.type")

@@ -41,7 +41,8 @@ def stages(done: Translation, where: str, older: bool) -> None:
         for key in ("exploration.type", STAGES):
             done.lack(key, "no structure search here, only molecular dynamics: [explore]")
         groups = {}
-    done.read("exploration.type", "explore: molecular dynamics") if groups else None
+    if groups:
+        done.read("exploration.type", "explore: molecular dynamics")
     samples = {place: n for group in reversed(groups) for place, n in _chosen(done, group, older).items()}
     _systems(done, where, samples, older)
     if not groups:

@@ -116,8 +116,9 @@ def teacher(done: Translation) -> None:
     """The model of a distillation: deepmd's, or an ASE calculator."""
     explores = done.get("exploration.config.calculator") or done.get("inputs.base_model_style") or "dp"
     labels = done.get(f"{RUN}.model_style", explores)
-    done.lack(f"{RUN}.model_style", "the teacher explores and labels: one model") if labels != explores else None
-    done.read(f"{RUN}.model_style", "the teacher: model") if labels == explores else None
+    if labels == explores:
+        done.read(f"{RUN}.model_style", "the teacher: model")
+    done.lack(f"{RUN}.model_style", "the teacher explores and labels: one model")
     done.read("inputs.base_model_style", "the teacher: model")
     done.read("exploration.config.calculator", "the teacher: model")
     if explores in DEEPMD:
@@ -136,8 +137,8 @@ def _arguments(done: Translation) -> None:
     where = "exploration.config"
     found = {k: v for k, v in done.get(where, {}).items() if k != "calculator" and not k.startswith("_")}
     found = found or done.get(f"{RUN}.model_args", {})
-    for key in done.get(where, {}):
-        done.read(f"{where}.{key}", "model.arguments") if key in found else None
+    for key in found.keys() & done.get(where, {}).keys():
+        done.read(f"{where}.{key}", "model.arguments")
     if found == done.get(f"{RUN}.model_args"):
         done.read(f"{RUN}.model_args", "model.arguments")
     if found:

@@ -189,7 +189,8 @@ def _finish(done: Translation, style: str) -> None:
     done.values.setdefault("train", {})
     script(done, SCRIPT, distilling)
     if distilling:
-        done.read("train.type", "student") if done.get("train.type", "dp") in DEEPMD else None
+        if done.get("train.type", "dp") in DEEPMD:
+            done.read("train.type", "student")
         done.lack("train.type", "a student is one of DeePMD-kit's models")
         done.values["student"]["warm_start"] = False  # as PFD-kit: every student from scratch
     else:
@@ -220,4 +221,5 @@ def _inference(done: Translation, distilling: bool) -> None:
     kind = style.get("type") if isinstance(style, Mapping) else style
     key = "inference.model.type" if isinstance(style, Mapping) else "inference.model"
     why = "the teacher is [model]" if distilling else "the model that is trained explores"
-    done.ignore(key, f"{why}; PFD-kit does not read it") if kind else None
+    if kind:
+        done.ignore(key, f"{why}; PFD-kit does not read it")

@@ -63,7 +63,7 @@ def _rates(done: Translation, where: str) -> None:
         done.move(f"{where}.training.{key}", f"train.deepmd.learning_rate.{key}")
     for key in UNREAD["learning_rate"]:
         done.lack(f"{rate}.{key}", "not read by DeePMD-kit in PyTorch")
-    for key in given.keys() - {*RATES, *UNREAD["learning_rate"]}:
+    for key in sorted(given.keys() - {*RATES, *UNREAD["learning_rate"]}):
         done.move(f"{rate}.{key}", f"train.deepmd.learning_rate.{key}")
 
 

@@ -25,22 +25,27 @@ TREE = {
 }
 
 
-def record(index: int, n_atoms: int, labelled: bool = True, virial: bool = True) -> Record:
-    """Numbers that are the same on every machine."""
+def record(index: int, n_atoms: int, labelled: bool = True, virial: bool = True, void: bool = False) -> Record:
+    """Numbers that are the same on every machine. ``void``: with a virial also where the frame can have none, as the
+    frozen files hold it; no record that is read has one."""
     grid = np.arange(3.0 * n_atoms).reshape(n_atoms, 3) / 4 + index
     frame = Frame(np.arange(n_atoms) % 2 * 8 + 6, 8 * np.eye(3) + index, grid, [True, True, index % 2 == 0])
     label = Label(-index - 0.5, grid / 8, np.diag([1.0, 2.0, 3.0]) if virial else None)
     origin = Origin("SiC-α", f"SiC-{index}", 1, 2, index, 300.0, float("nan"), 4, "ab", 0.25, 1.5)
     made = Labelling("pbe", "gpaw", 60.0, 2, "26.7") if labelled else None
-    return Record(frame, origin, label if index % 2 else None, label if labelled else None, made)
+    found = Record(frame, origin, label if index % 2 else None, label if labelled else None, made)
+    for name in ("prediction", "label") if void else ():
+        if getattr(found, name) is not None:
+            object.__setattr__(found, name, label)
+    return found
 
 
-def labelled() -> tuple[Record, ...]:
-    return record(1, 2), record(2, 5, virial=False), record(3, 200)
+def labelled(void: bool = False) -> tuple[Record, ...]:
+    return record(1, 2, void=void), record(2, 5, virial=False, void=void), record(3, 200, void=void)
 
 
-def rejected() -> tuple[Record, ...]:
-    return record(4, 3, labelled=False), record(5, 4)
+def rejected(void: bool = False) -> tuple[Record, ...]:
+    return record(4, 3, labelled=False, void=void), record(5, 4, void=void)
 
 
 def write(folder: Path) -> None:
@@ -50,8 +55,8 @@ def write(folder: Path) -> None:
     from pfdhpc.store.container import FORMAT_VERSION
 
     told = [{"reason": reason, "level": "pbe"} for reason in REASONS]
-    write_rows(folder / f"frames-labelled-{FORMAT_VERSION}.h5", ((record, {}) for record in labelled()), ATTRS)
-    write_rows(folder / f"frames-rejected-{FORMAT_VERSION}.h5", zip(rejected(), told, strict=True), ATTRS)
+    write_rows(folder / f"frames-labelled-{FORMAT_VERSION}.h5", ((record, {}) for record in labelled(void=True)), ATTRS)
+    write_rows(folder / f"frames-rejected-{FORMAT_VERSION}.h5", zip(rejected(void=True), told, strict=True), ATTRS)
     save_checkpoint(folder, TREE).replace(folder / f"checkpoint-{FORMAT_VERSION}.h5")
 
 

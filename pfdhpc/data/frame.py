@@ -51,6 +51,11 @@ class Frame:
         """Cell volume in Å³."""
         return float(abs(np.linalg.det(self.cell)))
 
+    @property
+    def has_virial(self) -> bool:
+        """Whether a virial is defined: only where all three directions are periodic."""
+        return bool(self.pbc.all())
+
     def to_atoms(self) -> Atoms:
         return Atoms(numbers=self.numbers, cell=self.cell, positions=self.positions, pbc=self.pbc)
 
@@ -108,13 +113,23 @@ class Labelling:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A frame with its provenance and, as they come to exist, the exploring model's prediction and the label."""
+    """A frame with its provenance and, as they come to exist, the exploring model's prediction and the label.
+
+    A virial of a frame that has none (:attr:`Frame.has_virial`), as files, calculators and older stores may hold,
+    is left out, so that nothing is trained on it or compared with it.
+    """
 
     frame: Frame
     origin: Origin = Origin()
     prediction: Label | None = None
     label: Label | None = None
     labelling: Labelling | None = None
+
+    def __post_init__(self):
+        for name in ("prediction", "label"):
+            found = getattr(self, name)
+            if found is not None and found.virial is not None and not self.frame.has_virial:
+                object.__setattr__(self, name, replace(found, virial=None))
 
     @cached_property
     def frame_id(self) -> str:

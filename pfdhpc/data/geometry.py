@@ -1,9 +1,28 @@
-"""Distances in a frame, periodic images included; any mix of periodic and open directions."""
+"""Handedness of cells; distances in a frame, periodic images included, any mix of periodic and open directions."""
+
+from dataclasses import replace
 
 import numpy as np
 from ase.geometry import complete_cell
 
 from .frame import Frame
+
+
+def right_handed_cell(cell: np.ndarray) -> np.ndarray:
+    """Lattice vectors (3, 3) Å of the same lattice with a determinant that is not negative.
+
+    A left-handed cell has all three vectors negated, which leaves the lattice, and so positions, energy, forces
+    and virial, as they are; any other is returned itself. deepmd takes the signed volume of a cell for the distances
+    between its faces (3.2.0, ``deepmd/pt/utils/region.py``) and overlooks the periodic images of left-handed ones;
+    VASP refuses those.
+    """
+    return -cell if np.linalg.det(cell) < 0 else cell
+
+
+def right_handed(frame: Frame) -> Frame:
+    """The frame in the :func:`right_handed_cell`; itself where it has one already."""
+    cell = right_handed_cell(frame.cell)
+    return frame if cell is frame.cell else replace(frame, cell=cell)
 
 
 def with_images(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray]:

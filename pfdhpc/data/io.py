@@ -4,8 +4,9 @@ import difflib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatch
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,8 @@ def read_labelled(path: str | Path, level: str = "given", fmt: str = "") -> list
 
     Reads extxyz and whatever else ASE reads with energy and forces, deepmd/npy (also mixed; one
     system, or a folder with systems below it), deepmd/hdf5, and VASP's OUTCAR and vasprun.xml.
-    Frames without a label are left out, which is logged. Raises InputError when the path cannot be
+    Frames without a label are left out, and virials that mean nothing (:func:`read_frames`), which is logged. Raises
+    InputError when the path cannot be
     read, holds no labelled frame, or a label is not finite.
     """
     path = Path(path)
@@ -52,22 +54,22 @@ def read_labelled(path: str | Path, level: str = "given", fmt: str = "") -> list
         if not (record.label.is_finite() and np.isfinite(record.frame.positions).all()):
             raise InputError(f"{path}: frame {record.origin.step}: a position, energy or force is not a finite number")
     if len(records) < len(pairs):
-        log.warning(
-            "%s: %d of %d frames have no energy and forces: left out",
-            path,
-            len(pairs) - len(records),
-            len(pairs),
-        )
+        _tell(f"{path}: {len(pairs) - len(records)} of {len(pairs)} frames have no energy and forces: left out")
     return records
 
 
 def read_frames(path: str | Path, fmt: str = "", what: str = "frames") -> list[Labelled]:
-    """All frames of a file or folder, each with its label or None; see :func:`read_labelled`. Raises InputError."""
+    """All frames of a file or folder, each with its label or None; see :func:`read_labelled`. Raises InputError.
+
+    Labels are without a virial where the frame is not periodic in three directions, and where the stress is a
+    placeholder of zeros; both are logged.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     reader = _named_reader(path, fmt) if fmt else _reader(path)
-    return list(_guarded(path, reader(path), f"{what}{f' of format {fmt}' if fmt else ''}"))
+    frames = _guarded(path, reader(path), f"{what}{f' of format {fmt}' if fmt else ''}")
+    return _without_void_virials(path, list(frames))
 
 
 def read_atoms(path: str | Path) -> Iterator[Atoms]:
@@ -93,11 +95,36 @@ def labelled_atoms(frame: Frame, label: Label | None) -> Atoms:
     atoms = frame.to_atoms()
     if label is not None:
         results = {"energy": label.energy, "forces": label.forces}
-        if label.virial is not None and frame.volume > 0:
+        if label.virial is not None and frame.has_virial and frame.volume > 0:
             stress = -label.virial / frame.volume
             results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]  # ASE's Voigt order
         atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
+
+
+def _without_void_virials(path: Path, pairs: list[Labelled]) -> list[Labelled]:
+    """The frames of a file without the virials of open frames and those that are a placeholder of zeros."""
+    given = [place for place, (_, label) in enumerate(pairs) if label is not None and label.virial is not None]
+    undefined = [place for place in given if not pairs[place][0].has_virial]
+    zero = [place for place in given if pairs[place][0].has_virial and not pairs[place][1].virial.any()]
+    if not any(pairs[place][1].forces.any() for place in zero):
+        zero = []  # single atoms, on which nothing acts
+    for places, reason in (
+        (undefined, "they are not periodic in three directions"),
+        (zero, "it is exactly zero although there are forces, so a placeholder"),
+    ):
+        if places:
+            _tell(f"{path}: the stress of {len(places)} of {len(pairs)} frames is not used: {reason}")
+        for place in places:
+            frame, label = pairs[place]
+            pairs[place] = frame, replace(label, virial=None)
+    return pairs
+
+
+@cache
+def _tell(text: str) -> None:
+    """Log a remark on a file once, however often it is read."""
+    log.warning(text)
 
 
 def _guarded(path: Path, items: Iterable[Item], what: str) -> Iterator[Item]:
@@ -157,7 +184,7 @@ def _label_of(atoms: Atoms) -> Label | None:
         return None
     virial = None
     if "stress" in results:
-        virial = virial_from_stress(_matrix(results["stress"]), atoms.get_volume())
+        virial = virial_from_stress(_matrix(results["stress"]), Frame.from_atoms(atoms).volume)
     elif "virial" in atoms.info:
         virial = np.reshape(atoms.info["virial"], (3, 3))
     return Label(energy, results["forces"], virial)

@@ -8,6 +8,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ..data import Frame, Label
+from ..data.geometry import right_handed_cell
 from ..errors import TaskError
 
 ATOMS_ON_CPU = 128
@@ -63,7 +64,7 @@ class Predictor:
         return float(self._model.get_rcut())
 
     def _described(self, frame: Frame) -> np.ndarray:
-        cells = frame.cell.reshape(1, 9) if frame.pbc.any() else None
+        cells = right_handed_cell(frame.cell).reshape(1, 9) if frame.pbc.any() else None
         types = np.array([self._types[number] for number in frame.numbers.tolist()])
         found = self._model.eval_descriptor(frame.positions.reshape(1, -1), cells, types, dtype="fp64")
         return np.ascontiguousarray(found[0])
@@ -78,7 +79,7 @@ class Predictor:
 
     def _evaluate(self, frames: list[Frame]) -> list[Label]:
         periodic = frames[0].pbc.all()
-        cells = np.array([frame.cell for frame in frames]) if periodic else None
+        cells = np.array([right_handed_cell(frame.cell) for frame in frames]) if periodic else None
         positions = np.array([frame.positions for frame in frames])
         types = np.array([[self._types[number] for number in frame.numbers.tolist()] for frame in frames])
         energies, forces, virials = self._model.eval(positions, cells, types, mixed_type=True)

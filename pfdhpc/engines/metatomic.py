@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ..data import Frame, Label
+from ..data.geometry import right_handed
 from ..errors import TaskError
 from ..units import virial_from_stress
 
@@ -52,7 +53,7 @@ class MetatomicPredictor:
 
     def _evaluate(self, frames: list[Frame]) -> list[Label]:
         """Of frames that are all crystals, or all not."""
-        found = self._calculator.compute_energy([frame.to_atoms() for frame in frames], True)
+        found = self._calculator.compute_energy([right_handed(frame).to_atoms() for frame in frames], True)
         stresses = found["stress"] if frames[0].pbc.all() else [None] * len(frames)
         return [
             Label(energy, forces, None if stress is None else virial_from_stress(np.asarray(stress), frame.volume))

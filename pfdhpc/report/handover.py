@@ -7,6 +7,7 @@ from pathlib import Path
 from ase.data import atomic_numbers
 
 from ..data import Frame
+from ..data.geometry import right_handed
 from ..store.container import publish
 
 N_ATOMS = 64
@@ -101,12 +102,14 @@ def hand_over(
     """Write the files into the folder of the model; ``temperature`` in K, ``timestep`` in fs; ``kind`` of trainer.
 
     A crystal or liquid is repeated to about :data:`N_ATOMS` atoms. For LAMMPS the elements are numbered by atomic
-    number; it needs the first lattice vector along x, so that the structure is the frame rotated. Raises StoreError.
+    number; it needs the first lattice vector along x, so that the structure is the frame rotated. A left-handed cell
+    is made right-handed. Raises StoreError.
     """
     from ..engines.probe import replicated
 
     if frame.pbc.all() and frame.volume > 0 and len(frame) < N_ATOMS:
         frame = replicated(frame, N_ATOMS)
+    frame = right_handed(frame)
     facts = {"temperature": temperature, "pbc": frame.pbc.tolist(), "timestep_fs": timestep, **RUN_BY[kind]}
     if kind == "deepmd":
         facts["form"] = _for_lammps(folder, system, frame, temperature, timestep)

@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ..data import Record
+from ..data.geometry import right_handed_cell
 from ..data.io import labelled_atoms
 from ..errors import InputError, StoreError
 from .container import UNFINISHED
@@ -25,7 +26,8 @@ def export(records: Sequence[Record], destination: str | Path, fmt: str) -> None
 
     ``fmt``: "deepmd/npy" (a folder with one system per composition), "deepmd/hdf5" (one file, a group
     per composition; ``dp train`` reads both when given as a system) or "extxyz" (energy, forces, stress and
-    the frames' origin). Frames with and without virial are in separate deepmd systems. Raises
+    the frames' origin). Frames with and without virial are in separate deepmd systems, whose cells are all
+    right-handed: deepmd misreads others. Raises
     InputError for an unknown format, nothing to write, frames a format cannot hold, or a destination
     that exists; StoreError when the disk refuses.
     """
@@ -130,7 +132,7 @@ def _cell(record: Record) -> np.ndarray:
             f"frame {record.frame_id}: periodic in some directions, without a cell vector in another;"
             " deepmd formats need all three; export to extxyz"
         )
-    return record.frame.cell
+    return right_handed_cell(record.frame.cell)
 
 
 def _remove(path: Path) -> None:

@@ -23,6 +23,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from ase.parallel import DummyMPI
 
 from ...config.explore import ExploreSection
 from ...data import Frame, Label
+from ...data.geometry import right_handed, right_handed_cell
 from ...errors import InputError, TaskError
 from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
 from ..base import Explorer, SegmentResult, SegmentTask
@@ -103,11 +105,12 @@ class AseExplorer(Explorer):
 
 
 class AseMotion(Motion):
-    """A trajectory in ASE."""
+    """A trajectory in ASE, in a right-handed cell; a left-handed one is given back in every snapshot."""
 
     def __init__(self, section: ExploreSection, calculators: list[BaseCalculator], task: SegmentTask):
         self.section, self.task, self.calculators = section, task, calculators
         self.step = 0
+        self.sign = 1.0 if right_handed(task.start) is task.start else -1.0  # of the user's lattice vectors
         self.atoms, strain_momentum = self._atoms()
         self.atoms.calc = calculators[0]
         self.dynamics = self._dynamics(strain_momentum)
@@ -124,7 +127,8 @@ class AseMotion(Motion):
             label = self._label()
         free = freedoms(len(self.atoms)) if self._at_rest() else 3 * len(self.atoms)
         temperature = 2 * self.atoms.get_kinetic_energy() / (free * K_BOLTZMANN)
-        return Snapshot(Frame.from_atoms(self.atoms.copy()), label, temperature)
+        frame = Frame.from_atoms(self.atoms.copy())
+        return Snapshot(replace(frame, cell=self.sign * frame.cell), label, temperature)
 
     def deviation(self) -> float:
         if len(self.calculators) == 1:
@@ -147,7 +151,7 @@ class AseMotion(Motion):
 
     def _atoms(self) -> tuple[Atoms, Any]:
         """The atoms and the momentum of the barostat at the start of the segment."""
-        atoms = self.task.start.to_atoms()
+        atoms = right_handed(self.task.start).to_atoms()
         if self.task.state is None:
             velocities = thermal_velocities(atoms.numbers, self.task.temperature[0], self.task.seed)
             atoms.set_velocities(velocities / FS)
@@ -155,7 +159,7 @@ class AseMotion(Motion):
         with np.load(io.BytesIO(self.task.state), allow_pickle=False) as saved:
             if not np.array_equal(saved["numbers"], atoms.numbers):
                 raise Breakdown("the restart bytes belong to another structure")
-            atoms.set_cell(saved["cell"])
+            atoms.set_cell(right_handed_cell(saved["cell"]))
             atoms.positions[:] = saved["positions"]
             atoms.set_momenta(saved["momenta"])
             momentum = saved["strain_momentum"]
@@ -204,6 +208,8 @@ class AseMotion(Motion):
 
     def _label(self) -> Label:
         forces, energy = self.atoms.get_forces(), self.atoms.get_potential_energy()
+        if not self.task.start.has_virial:
+            return Label(energy, forces)
         try:
             virial = virial_from_stress(self.atoms.get_stress(voigt=False), self.atoms.get_volume())
         except (PropertyNotImplementedError, NotImplementedError, ValueError):

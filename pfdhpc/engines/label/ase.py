@@ -26,6 +26,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 
 from ...config.label import LabelSection, merged
 from ...data import Frame, Label
+from ...data.geometry import right_handed
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
@@ -50,11 +51,12 @@ class AseLabeler(Labeler):
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         arguments = merged(self.section.options, changes).get("arguments", {})
+        frame = right_handed(frame)
         atoms = frame.to_atoms()
         try:
             with time_limit(timeout):
                 atoms.calc = self._make(arguments)
-                label = _evaluate(atoms, self.section.virial)
+                label = _evaluate(atoms, self.section.virial and frame.has_virial)
         except Exception as error:
             self._make.forget()  # what failed may be in any state
             if isinstance(error, LabelError):

@@ -71,13 +71,15 @@ def check_label(frame: Frame, label: Label, section: LabelSection) -> None:
     """Raise LabelError unless the label fits the frame, is finite and within ``section.max_force``."""
     if label.forces.shape != (len(frame), 3):
         raise LabelError(f"forces have the shape {label.forces.shape}, the frame has {len(frame)} atoms")
-    if section.virial and label.virial is None:
+    if section.virial and frame.has_virial and label.virial is None:
         raise LabelError("there is no virial; set label.virial = false if the program has none")
     if not label.is_finite():
         raise LabelError("energy, forces or virial are not finite")
     largest = float(np.linalg.norm(label.forces, axis=1).max(initial=0.0))
     if largest > section.max_force:
         raise LabelError(f"largest force {largest:.1f} eV/Å exceeds label.max_force = {section.max_force:g}")
+    if frame.has_virial and label.virial is not None and largest > 0 and not label.virial.any():
+        raise LabelError("the stress is exactly zero while there are forces: a placeholder; set label.virial = false")
 
 
 def check_given(record: Record, section: LabelSection) -> tuple[Label, int] | LabelError:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...config.label import LabelSection, merged
 from ...data import Frame, Label
+from ...data.geometry import right_handed
 from ...errors import InputError, LabelError
 from ..base import Labeler
 from ..isolated.spawner import Spawner
@@ -97,7 +98,7 @@ class ExternalLabeler(Labeler):
 
     def _label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         """The leader's part."""
-        program = self._program(changes)
+        program = self._program(frame, changes)
         directory = self._new_directory(frame)
         try:
             output = self._compute(program, frame, directory, timeout)
@@ -108,18 +109,22 @@ class ExternalLabeler(Labeler):
         if self.section.launch.keep:
             self._keep(directory)
         shutil.rmtree(directory, ignore_errors=True)
-        return self._as_label(output)
+        return self._as_label(frame, output)
 
-    def _program(self, changes: dict[str, Any]) -> Program:
+    def _program(self, frame: Frame, changes: dict[str, Any]) -> Program:
         try:
-            return self._class(merged(self.section.options, changes), self.section.virial)
+            return self._class(merged(self.section.options, changes), self._wants_virial(frame))
         except InputError as error:  # those of a system and of a retry together
             raise LabelError(f"the options of this attempt: {error}") from error
 
-    def _as_label(self, output: Output) -> Label:
-        return Label(output.energy, output.forces, output.virial if self.section.virial else None)
+    def _wants_virial(self, frame: Frame) -> bool:
+        return self.section.virial and frame.has_virial
+
+    def _as_label(self, frame: Frame, output: Output) -> Label:
+        return Label(output.energy, output.forces, output.virial if self._wants_virial(frame) else None)
 
     def _compute(self, program: Program, frame: Frame, directory: Path, timeout: float) -> Output:
+        frame = right_handed(frame)
         program.write(frame, directory)
         arguments, stdin = program.arguments()
         pid = self._launch([*self._command, *arguments], directory, stdin and directory / stdin)

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...config.label import LabelSection, merged
 from ...data import Frame, Label
+from ...data.geometry import right_handed
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
@@ -51,7 +52,7 @@ class GpawLabeler(Labeler):
         team, log = _team(self._comm), io.StringIO()
         label, reason = None, ""
         try:
-            label = self._evaluate(frame, options, team, log, timeout)
+            label = self._evaluate(right_handed(frame), options, team, log, timeout)
         except LabelError as error:
             reason = str(error)
         except Exception as error:
@@ -72,7 +73,7 @@ class GpawLabeler(Labeler):
         energy = calculator.get_potential_energy(atoms, force_consistent=True)
         forces = calculator.get_forces(atoms)
         virial = None
-        if self.section.virial:
+        if self.section.virial and frame.has_virial:
             self._check_time(begin, timeout)
             stress = _full(calculator.get_stress(atoms))
             virial = virial_from_stress(stress, frame.volume)

@@ -4,6 +4,7 @@ import numpy as np
 from ase.geometry import complete_cell
 
 from ...data import Frame
+from ...data.geometry import right_handed
 
 TOLERANCE = 1e-4
 """Å: what the digits of other programs' files leave open, and no more."""
@@ -12,12 +13,13 @@ TOLERANCE = 1e-4
 def matching(frame: Frame, other: Frame) -> np.ndarray:
     """For each atom of ``frame`` the index (n,) of the same one in ``other``.
 
-    Lattice vectors (of the periodic directions) and positions, up to lattice translations, must agree within
-    :data:`TOLERANCE`. Raises ValueError with the reason when they do not, or when an atom could be several.
+    Lattice vectors (of the periodic directions, both cells made right-handed) and positions, up to lattice
+    translations, must agree within :data:`TOLERANCE`. Raises ValueError with the reason when they do not, or when an
+    atom could be several.
     """
     if sorted(frame.numbers) != sorted(other.numbers):
         raise ValueError(f"it has other atoms: {_formula(other)}, not {_formula(frame)}")
-    pbc = frame.pbc
+    frame, other, pbc = right_handed(frame), right_handed(other), frame.pbc
     if pbc.any() and (worst := float(np.abs(frame.cell - other.cell)[pbc].max())) > TOLERANCE:
         raise ValueError(f"its lattice vectors differ by up to {worst:.2g} Å")
     cell = complete_cell(frame.cell * pbc[:, None])

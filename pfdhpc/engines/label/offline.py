@@ -23,6 +23,7 @@ from typing import Any
 
 from ...config.label import LabelSection
 from ...data import Frame, Label, Record
+from ...data.geometry import right_handed
 from ...data.io import read_labelled
 from ...errors import InputError, LabelError
 from ..base import Labeler
@@ -141,8 +142,9 @@ class OfflineLabeler(Labeler):
             except ValueError as error:
                 reason = reason or str(error)
                 continue
-            if self.section.virial and record.label.virial is None:
-                raise ValueError("there is no stress in it; compute it, or set label.virial = false")
+            if self.section.virial and frame.has_virial and record.label.virial is None:
+                why = "there is no stress in it" if record.frame.has_virial else "it is not periodic: no stress counts"
+                raise ValueError(f"{why}; compute it, or set label.virial = false")
             virial = record.label.virial if self.section.virial else None
             return Label(record.label.energy, record.label.forces[order], virial)
         raise ValueError(f"not the structure in question: {reason}")
@@ -160,7 +162,7 @@ class OfflineLabeler(Labeler):
         unfinished = place.with_name(f".{place.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        atoms = record.frame.to_atoms()
+        atoms = right_handed(record.frame).to_atoms()
         ase.io.write(unfinished / "frame.extxyz", atoms, format="extxyz", parallel=False)
         if record.frame.volume > 0:
             ase.io.write(unfinished / "POSCAR", atoms, format="vasp", sort=True, parallel=False)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...data import Frame, Label
+from ...data.geometry import right_handed
 from ...errors import LabelError
 from .ending import End
 from .external import FAREWELL, OUTPUT, ExternalLabeler, failed
@@ -62,7 +63,7 @@ class ResidentLabeler(ExternalLabeler):
         super().close()
 
     def _label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
-        program = self._program(changes)
+        program = self._program(frame, changes)
         if self._running is not None and not self._running.suits(frame, changes, self._class.any_cell):
             self._dismiss(keep=self.section.launch.keep)
         running = self._running = self._running or self._started(program, frame, changes)
@@ -81,11 +82,11 @@ class ResidentLabeler(ExternalLabeler):
         running.labels += 1
         if running.labels >= self.section.launch.resident_labels:
             self._dismiss(keep=self.section.launch.keep)
-        return self._as_label(output)
+        return self._as_label(frame, output)
 
     def _started(self, program: Program, frame: Frame, changes: dict[str, Any]) -> Running:
         directory = self._new_directory(frame)
-        program.write(frame, directory)
+        program.write(right_handed(frame), directory)
         line = program.line(directory, directory / OUTPUT, self.section.launch.resident)
         try:
             pid = self._launch([*self._command, *line.arguments], directory, line.stdin)
@@ -98,7 +99,7 @@ class ResidentLabeler(ExternalLabeler):
         """Raises Ended when it must end before, LabelError if it ends by itself or answers no sense."""
         output = running.directory / OUTPUT
         try:
-            running.line.ask(frame)
+            running.line.ask(right_handed(frame))
             end = self._watch(timeout, lambda seconds: self._answers(running, seconds))
             if end is None:
                 return running.line.answer()

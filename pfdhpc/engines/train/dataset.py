@@ -9,6 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ...data import Frame, Record
+from ...data.geometry import right_handed_cell
 from ...errors import TaskError
 
 
@@ -34,7 +35,7 @@ def write_systems(records: Iterable[Record], type_map: Sequence[str], folder: Pa
     """Write labelled records below ``folder``, sorted by frame id; returns the systems sorted by name.
 
     Frames share a system when they agree in composition, periodicity and in having a virial, so that
-    ``find_virial`` is true exactly where there are virials. Atoms are ordered by type.
+    ``find_virial`` is true exactly where there are virials. Atoms are ordered by type, cells right-handed.
     """
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda item: item.frame_id):
@@ -63,7 +64,7 @@ def _write(group: list[Record], type_map: Sequence[str], folder: Path) -> Path:
         (folder / "nopbc").touch()
     arrays = {
         "coord": [record.frame.positions[order] for record, order in zip(group, orders, strict=True)],
-        "box": [record.frame.cell for record in group],
+        "box": [right_handed_cell(record.frame.cell) for record in group],
         "energy": [record.label.energy for record in group],
         "force": [record.label.forces[order] for record, order in zip(group, orders, strict=True)],
     }

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...data import Frame, Label, Record
+from ...data.geometry import right_handed_cell
 from ...errors import TaskError
 from ..inference import batches
 from .dataset import types_of
@@ -38,13 +39,11 @@ def _run(model: Any, type_map: Sequence[str], frames: list[Frame]) -> list[Label
 
     types = torch.tensor(np.array([types_of(frame, type_map) for frame in frames]), device=DEVICE)
     periodic = frames[0].pbc.any()
-    box = tensor([frame.cell.ravel() for frame in frames]) if periodic else None
+    box = tensor([right_handed_cell(frame.cell).ravel() for frame in frames]) if periodic else None
     output = model(tensor([frame.positions for frame in frames]), types, box=box)
     found = {key: output[key].detach().cpu().double().numpy() for key in ("energy", "force", "virial")}
-    energies, forces, virials = found["energy"], found["force"], [None] * len(frames)
-    if periodic:
-        virials = found["virial"].reshape(-1, 3, 3)
-    return [Label(e, f, v) for e, f, v in zip(energies.reshape(-1), forces, virials, strict=True)]
+    found = zip(frames, found["energy"].reshape(-1), found["force"], found["virial"].reshape(-1, 3, 3), strict=True)
+    return [Label(e, f, v if frame.has_virial else None) for frame, e, f, v in found]
 
 
 def errors(records: Sequence[Record], predictions: Sequence[Label]) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...config.train import ModelSection, TrainSection
 from ...data import Record
+from ...data.geometry import right_handed
 from ...errors import InputError, TaskError
 
 ENERGY, FORCE, STRESS = "energy", "non_conservative_force", "non_conservative_stress"
@@ -226,12 +227,15 @@ def _spread(records: Sequence[Record], count: int, rng: np.random.Generator) -> 
 
 
 def write_frames(records: Sequence[Record], virial: bool, path: Path) -> None:
-    """extxyz with ``label_energy`` (eV), ``label_forces`` (eV/Å) and, with ``virial``, ``label_stress`` (eV/Å³)."""
+    """extxyz with ``label_energy`` (eV), ``label_forces`` (eV/Å) and, with ``virial``, ``label_stress`` (eV/Å³).
+
+    Cells are right-handed.
+    """
     from ase.io import write
 
     images = []
     for record in records:
-        atoms = record.frame.to_atoms()
+        atoms = right_handed(record.frame).to_atoms()
         atoms.info["label_energy"] = record.label.energy
         atoms.arrays["label_forces"] = record.label.forces
         if virial:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -17,6 +18,7 @@ from pfdhpc.engines.metatomic import MetatomicPredictor, is_metatomic
 from pfdhpc.engines.models import open_predictor
 from pfdhpc.engines.registry import make_trainer, trainer_checks
 from pfdhpc.engines.train.metatrain_model import load_pet
+from pfdhpc.engines.train.metatrain_options import write_frames
 from pfdhpc.errors import InputError, TaskError
 from pfdhpc.units import virial_from_stress
 
@@ -96,6 +98,18 @@ def test_two_stages_leave_a_model_that_explores(trained, parent, trainer):
         assert np.allclose(one.forces, two.forces, atol=1e-3) and np.allclose(one.virial, two.virial, atol=1e-2)
     log = (trained.checkpoint.parent / "train.log").read_text()
     assert log.count("Training finished") == 2 and log.index("from scratch") < log.index("Starting finetuning")
+
+
+def test_left_handed_cells_are_the_same_crystals_to_it(trained, tmp_path):
+    mirrored = [replace(record, frame=replace(record.frame, cell=record.frame.cell[[1, 0, 2]])) for record in TRAINING]
+    pairs = [open_predictor(trained.frozen)(frames(some)) for some in (TRAINING, mirrored)]
+    for one, other in zip(*pairs, strict=True):
+        assert other.energy == pytest.approx(one.energy, abs=1e-5)
+        assert np.allclose(one.forces, other.forces, atol=1e-5) and np.allclose(one.virial, other.virial, atol=1e-4)
+    write_frames(mirrored, True, tmp_path / "epoch.extxyz")
+    for atoms, record in zip(ase.io.iread(tmp_path / "epoch.extxyz", parallel=False), TRAINING, strict=True):
+        assert np.linalg.det(atoms.cell.array) > 0
+        assert np.allclose(atoms.info["label_stress"] * atoms.get_volume(), -record.label.virial, atol=1e-5)
 
 
 def test_its_forces_are_the_gradient_of_its_energy(trained):

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -81,6 +82,27 @@ def test_labels_have_the_frames_order_and_the_units_and_the_virial_is_minus_the_
     strain = step * np.array([[1, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])
     slope = (computed(frame(strain))[0] - computed(frame(-strain))[0]) / (2 * step)
     assert -slope == pytest.approx(label.virial[0, 0] + label.virial[0, 1], abs=1e-3) and abs(slope) > 0.5
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_a_left_handed_cell_is_labelled_as_the_same_lattice_in_right_handed_vectors(kind, tmp_path, spawner):
+    """VASP stops with "the triple product of the basis vectors is negative"."""
+    left = replace(frame(), cell=frame().cell[[1, 0, 2]])
+    label = labeler(spawner, tmp_path, kind).label(left, {}, 60.0)
+    assert label.energy == pytest.approx(computed(frame())[0], abs=1e-4)
+    np.testing.assert_allclose(label.forces, computed(frame())[1], atol=1e-4)
+    assert kept(tmp_path).name.startswith(left.frame_id[:12])
+    if kind == "vasp":
+        assert np.linalg.det(ase.io.read(kept(tmp_path) / "POSCAR", format="vasp", parallel=False).cell.array) > 0
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_no_stress_is_asked_of_an_open_frame(kind, tmp_path, spawner):
+    open_frame = replace(frame(), pbc=[True, True, False])
+    made = labeler(spawner, tmp_path, kind)
+    label = made.label(open_frame, {}, 60.0)
+    assert label.virial is None
+    check_label(open_frame, label, made.section)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +37,37 @@ def open_log(path: Path, rank: int) -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.propagate = False
+
+
+_remarks = logging.getLogger("pfdhpc.input")
+
+
+@cache
+def remark(text: str) -> None:
+    """Warn of something in the input, once in a process, however often the input is read."""
+    _remarks.warning(text)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, say: Callable[[str], None]):
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(f"note: {record.getMessage()}")
+
+
+@contextmanager
+def remarks_told(say: Callable[[str], None]) -> Iterator[None]:
+    """Remarks on the input are told by ``say`` meanwhile, and not logged."""
+    listener = _Listener(say)
+    _remarks.addHandler(listener)
+    _remarks.propagate = False
+    try:
+        yield
+    finally:
+        _remarks.removeHandler(listener)
+        _remarks.propagate = True
 
 
 class Clock:

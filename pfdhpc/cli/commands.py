@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config import load
 from ..engines.isolated.spawner import Spawner
 from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
-from ..log import console
+from ..log import console, remarks_told
 from ..parallel.devices import limit_threads, settle, visible_gpus
 from ..parallel.layout import smallest_world
 from ..roles.stopping import Stopping
@@ -24,7 +24,8 @@ def check(options: argparse.Namespace) -> int:
     from ..roles.preflight import notes, problems
 
     config = load(options.input)
-    found = problems(config)
+    with remarks_told(lambda text: console.print(text, style="yellow", markup=False)):
+        found = problems(config)
     if found:
         raise InputError(found)
     for line in notes(config):

@@ -1,12 +1,12 @@
 """Frames that exist already, from the formats they are kept in."""
 
 import difflib
-import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatch
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +17,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
 
 from ..errors import InputError
+from ..log import remark
 from ..units import virial_from_stress
+from .extras import CHARGES, MOMENTS, extras
 from .frame import Frame, Label, Labelling, Origin, Record
 from .hdf5_version import newer_form
-
-log = logging.getLogger(__name__)
 
 DPDATA_FILES = {"*OUTCAR*": "vasp/outcar", "*vasprun*.xml": "vasp/xml"}
 """Files read by dpdata: it leaves out steps whose SCF did not converge, ASE does not."""
@@ -54,7 +54,7 @@ def read_labelled(path: str | Path, level: str = "given", fmt: str = "") -> list
         if not (record.label.is_finite() and np.isfinite(record.frame.positions).all()):
             raise InputError(f"{path}: frame {record.origin.step}: a position, energy or force is not a finite number")
     if len(records) < len(pairs):
-        _tell(f"{path}: {len(pairs) - len(records)} of {len(pairs)} frames have no energy and forces: left out")
+        remark(f"{path}: {len(pairs) - len(records)} of {len(pairs)} frames have no energy and forces: left out")
     return records
 
 
@@ -114,17 +114,11 @@ def _without_void_virials(path: Path, pairs: list[Labelled]) -> list[Labelled]:
         (zero, "it is exactly zero although there are forces, so a placeholder"),
     ):
         if places:
-            _tell(f"{path}: the stress of {len(places)} of {len(pairs)} frames is not used: {reason}")
+            remark(f"{path}: the stress of {len(places)} of {len(pairs)} frames is not used: {reason}")
         for place in places:
             frame, label = pairs[place]
             pairs[place] = frame, replace(label, virial=None)
     return pairs
-
-
-@cache
-def _tell(text: str) -> None:
-    """Log a remark on a file once, however often it is read."""
-    log.warning(text)
 
 
 def _guarded(path: Path, items: Iterable[Item], what: str) -> Iterator[Item]:
@@ -172,8 +166,13 @@ def _named_reader(path: Path, fmt: str) -> Callable[[Path], Iterator[Labelled]]:
 def _from_ase(path: Path, fmt: str | None = None) -> Iterator[Labelled]:
     import ase.io  # loads every installed format plugin, whole DFT programs among them: only where it is needed
 
+    held: Counter[str] = Counter()
     for atoms in ase.io.iread(path, index=":", format=fmt, parallel=False):
+        held.update(extras(atoms))
         yield Frame.from_atoms(atoms), _label_of(atoms)
+    for what in (MOMENTS, CHARGES):
+        if held[what]:
+            remark(f"{path}: the {what} that {held[what]} frames hold are not used; pfdhpc docs labelers: Moments")
 
 
 def _label_of(atoms: Atoms) -> Label | None:

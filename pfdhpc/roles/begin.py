@@ -24,6 +24,7 @@ from .pool import Pool, read_pool
 from .repeated_frames import apart, once
 from .rounds import check_alive, next_round
 from .state import DONE, EVALUATE, EXPLORE, LABEL, PROBE, SELECT, TRAIN, Replica, RoundRecord, RunState
+from .unused import length_problems, tell_unused
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
     """
     problems: list[str] = []
     told: list[str] = []
+    tell_unused(config)
     frames = {system.name: _collect(problems, _starts, config, system) or [] for system in config.system}
     fixed = _labelled(problems, told, config.test.data or (), "test")
     given = _without(_labelled(problems, told, config.init.data, "given"), fixed, "init.data", "test.data", told)
@@ -69,6 +71,7 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         pending = pool.first(config, seed_of(config, "pool"), elsewhere)
     elif not problems:
         pending, aimd = _collect(problems, first_frames, config), _collect(problems, first_trajectories, config)
+    problems += length_problems(config.label, _to_label(frames, pending or (), pool))
     if problems:
         raise InputError(problems)
     pending = _without(pending, fixed, first, "test.data", told)
@@ -160,6 +163,14 @@ def without_missing(state: RunState, known: Container[str], rejected: Callable[[
 def _again(replica: Replica, config: Config, forgiven: bool) -> Replica:
     restarts = 0 if forgiven else replica.restarts
     return replace(replica, restarts=restarts, retired=restarts > config.explore.max_restarts)
+
+
+def _to_label(frames: dict[str, list[Frame]], first: Iterable[Record], pool: Pool | None) -> dict[str, list[Frame]]:
+    """Frames such as those that are going to be labelled, by system."""
+    found = {name: list(some) for name, some in frames.items()}
+    for record in (*first, *(pool.records if pool else ())):
+        found.setdefault(record.origin.system, []).append(record.frame)
+    return found
 
 
 def _replicas(config: Config, system: SystemSection, frames: dict[str, list[Frame]]):

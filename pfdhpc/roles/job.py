@@ -12,7 +12,7 @@ from .. import __version__
 from ..config import dump
 from ..engines.isolated.spawner import Spawner
 from ..errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError, StoreError
-from ..log import console, open_log
+from ..log import console, open_log, remarks_told
 from ..parallel import devices, world
 from ..parallel.channel import Channel, InlineChannel, MpiChannel
 from ..parallel.layout import COORDINATOR, IDLE, TRAINER
@@ -121,7 +121,7 @@ def _coordinate(
     coordinator = Coordinator(
         plan.config, folder, plan.layout, channel, stopping, plan.levels, _attrs(plan), changed, listener
     )
-    with panel(coordinator):
+    with remarks_told(narrator.say), panel(coordinator):
         code = _run(coordinator)
     if code == EXIT_COMPLETE:
         show(plan.config, folder, coordinator.state, console)

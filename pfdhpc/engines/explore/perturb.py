@@ -81,15 +81,20 @@ def with_vacancies(frame: Frame, amounts: int | float | Mapping[str, int | float
 
 
 def sources(system: SystemSection) -> list[Frame]:
-    """The structures of a system: every image of every file, as a slab or supercell if asked for.
+    """The structures of a system as frames; see :func:`structures`."""
+    return [Frame.from_atoms(made) for _, _, made in structures(system)]
+
+
+def structures(system: SystemSection) -> list[tuple[Path, Atoms, Atoms]]:
+    """The structures of a system: every image of every file, as it is there, and as a slab or supercell if asked for.
 
     Raises InputError naming what cannot be read or made, all of it at once.
     """
     problems: list[str] = []
-    given: list[Frame] = []
+    given: list[tuple[Path, Atoms, Atoms]] = []
     for path in system.structures:
         try:
-            given += [_repeated(_cut(image, system.slab), system.supercell) for image in _images(path)]
+            given += [(path, one, _repeated(_cut(one, system.slab), system.supercell)) for one in _images(path)]
         except ValueError as error:
             problems.append(f"system.structures: {path} (system {system.name}): {' '.join(str(error).split())}")
     if problems:
@@ -145,7 +150,7 @@ def _cut(image: Atoms, slab: SlabSection | None) -> Atoms:
     return surface(image, slab.miller, slab.layers, vacuum=slab.vacuum / 2, periodic=True)
 
 
-def _repeated(image: Atoms, repeats: tuple[int, int, int]) -> Frame:
+def _repeated(image: Atoms, repeats: tuple[int, int, int]) -> Atoms:
     if repeats != (1, 1, 1) and image.cell.rank < 3:
         raise ValueError("a supercell needs three lattice vectors; remove system.supercell")
-    return Frame.from_atoms(image.repeat(repeats))
+    return image.repeat(repeats)

@@ -6,9 +6,10 @@
     type = "ase"
     options = { calculator = "ase.calculators.emt.EMT", arguments = {} }
 
-``options.path`` is a folder added to Python's search path first, for a calculator of one's own; ``options.reuse``
-keeps one calculator for all labels, for interatomic potentials that take longer to load than to label. Any potential
-of LAMMPS by ASE's LAMMPSlib, in this process:
+``options.magmoms`` and ``options.charges`` become the atoms' initial magnetic moments and charges: a table by element,
+as ``{ Fe = 3.0 }``, or a list with a value for each atom. ``options.path`` is a folder added to Python's search path
+first, for a calculator of one's own; ``options.reuse`` keeps one calculator for all labels, for interatomic potentials
+that take longer to load than to label. Any potential of LAMMPS by ASE's LAMMPSlib, in this process:
 
 .. code-block:: toml
 
@@ -33,6 +34,7 @@ from ..base import Labeler
 from ..calculators import Maker
 from .checks import check_unmoved
 from .level import level_hash
+from .per_atom import per_atom
 from .preflight import check_labeler
 from .timelimit import time_limit
 
@@ -50,12 +52,12 @@ class AseLabeler(Labeler):
         self._make = Maker("label.options", section.options)
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
-        arguments = merged(self.section.options, changes).get("arguments", {})
+        options = merged(self.section.options, changes)
         frame = right_handed(frame)
-        atoms = frame.to_atoms()
+        atoms = _prepared(frame, options)
         try:
             with time_limit(timeout):
-                atoms.calc = self._make(arguments)
+                atoms.calc = self._make(options.get("arguments", {}))
                 label = _evaluate(atoms, self.section.virial and frame.has_virial)
         except Exception as error:
             self._make.forget()  # what failed may be in any state
@@ -64,6 +66,15 @@ class AseLabeler(Labeler):
             raise LabelError(f"{self._make.name}: {type(error).__name__}: {error}") from error
         check_unmoved(frame, atoms)
         return label
+
+
+def _prepared(frame: Frame, options: dict[str, Any]) -> Any:
+    atoms = frame.to_atoms()
+    if "magmoms" in options:
+        atoms.set_initial_magnetic_moments(per_atom(options["magmoms"], frame, "magmoms"))
+    if "charges" in options:
+        atoms.set_initial_charges(per_atom(options["charges"], frame, "charges"))
+    return atoms
 
 
 def _evaluate(atoms: Any, virial: bool) -> Label:

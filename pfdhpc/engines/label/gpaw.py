@@ -9,6 +9,7 @@
     xc = "PBE"
     kpts = { density = 3.5, gamma = true }
     occupations = { name = "fermi-dirac", width = 0.05 }
+    magmoms = { Fe = 3.0 }                                # by element, or a list with one for each atom
 
 Source: GPAW 26.7 (gpaw.dft.GPAW, gpaw.mpi4pywrapper), https://gpaw.readthedocs.io.
 """
@@ -25,6 +26,7 @@ from ...units import virial_from_stress
 from ..base import Labeler
 from .checks import check_unmoved, first_reason
 from .level import level_hash
+from .per_atom import per_atom
 from .preflight import check_labeler
 
 
@@ -48,7 +50,7 @@ class GpawLabeler(Labeler):
         _check_options(section)
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
-        options = merged(self.section.options, changes)
+        options = _with_moments(merged(self.section.options, changes), frame)
         team, log = _team(self._comm), io.StringIO()
         label, reason = None, ""
         try:
@@ -86,6 +88,13 @@ class GpawLabeler(Labeler):
             raise LabelError(f"time-out: longer than {timeout:g} s (label.timeout)")
 
 
+def _with_moments(options: dict[str, Any], frame: Frame) -> dict[str, Any]:
+    """GPAW's keywords, in which the moments are a list with one for each atom."""
+    if options.get("magmoms") is None:
+        return options
+    return {**options, "magmoms": per_atom(options["magmoms"], frame, "magmoms")}
+
+
 def _full(stress: Any) -> Any:
     from ase.stress import voigt_6_to_full_3x3_stress
 
@@ -103,7 +112,7 @@ def _check_options(section: LabelSection) -> None:
     for index, changes in enumerate([{}, *section.retries]):
         where = f"label.retries[{index - 1}]" if index else "label.options"
         try:
-            Parameters(**merged(section.options, changes))
+            Parameters(**{key: value for key, value in merged(section.options, changes).items() if key != "magmoms"})
         except LegacyGPAWError:
             raise InputError(f"{where}: only GPAW's old code has it; choose another eigensolver or xc") from None
         except Exception as error:

@@ -11,10 +11,11 @@ from typing import Any
 from ...config.label import EXTERNAL, LabelSection, merged
 from ...errors import InputError
 from ..calculators import check_calculator_of
+from .per_atom import check_per_atom
 from .programs import program_class
 
 _OPTIONS = {
-    "ase": ("calculator", "arguments", "path", "reuse"),
+    "ase": ("calculator", "arguments", "path", "reuse", "magmoms", "charges"),
     "deepmd": ("model", "branch"),
     "offline": ("level", "wait"),
 }
@@ -33,11 +34,9 @@ def check_labeler(section: LabelSection, ranks_per_team: int) -> list[str]:
     """
     if section.type in ("teacher", "pool"):  # any team can use a published model, and labels that are there
         return []
-    problems = _unknown(section.options, section.type, "label.options")
-    for index, changes in enumerate(section.retries):
-        problems += _unknown(changes, section.type, f"label.retries[{index}]")
-    for system, changes in section.systems.items():
-        problems += _unknown(changes, section.type, f"label.systems.{system}")
+    problems: list[str] = []
+    for where, options in _tables(section).items():
+        problems += _unknown(options, section.type, f"label.{where}")
     if section.type in EXTERNAL:
         return problems or _check_external(section, ranks_per_team)
     if section.type != "gpaw" and ranks_per_team > 1:
@@ -50,7 +49,23 @@ def check_labeler(section: LabelSection, ranks_per_team: int) -> list[str]:
             f'label.isolation: "process" is for teams of one rank, and ranks.labeler.ranks is {ranks_per_team}: ranks '
             'that work together share a communicator, which a child has no part in; use "none", or ranks = 1'
         )
+    problems += _check_per_atom(section)
     return problems + _CHECKS[section.type](section)
+
+
+def _check_per_atom(section: LabelSection) -> list[str]:
+    """Problems of moments and charges, also of those of each system and each retry."""
+    problems: list[str] = []
+    for where, options in _tables(section).items():
+        found = [line for key in ("magmoms", "charges") for line in check_per_atom(options, key, vectors=True)]
+        problems += [line.replace("label.options", f"label.{where}", 1) for line in found]
+    return problems
+
+
+def _tables(section: LabelSection) -> dict[str, dict[str, Any]]:
+    """The options, and what of them each system and each retry changes, by where they are written."""
+    systems = {f"systems.{name}": changes for name, changes in section.systems.items()}
+    return {"options": section.options, **systems, **{f"retries[{i}]": own for i, own in enumerate(section.retries)}}
 
 
 def _unknown(options: dict[str, Any], kind: str, where: str) -> list[str]:
@@ -137,8 +152,7 @@ def _check_external(section: LabelSection, ranks_per_team: int) -> list[str]:
 
 def _refused(section: LabelSection) -> list[str]:
     """What the program says of its options, and of those of each system and each retry."""
-    attempts = {"options": {}, **{f"systems.{name}": changes for name, changes in section.systems.items()}}
-    attempts |= {f"retries[{index}]": changes for index, changes in enumerate(section.retries)}
+    attempts = _tables(section) | {"options": {}}
     problems: dict[str, None] = {}  # said once, in order
     for where, changes in attempts.items():
         try:

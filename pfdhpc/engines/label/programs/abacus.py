@@ -78,7 +78,8 @@ class Abacus(Program):
         given = _parameters(self.options)
         self.input = given | FORCED | {"cal_stress": "1" if self.virial else "0"}
         problems = _conflicts(given) + parts.check_kpoints(self.options, _kpoints_of(given))
-        return problems + parts.check_magmoms(self.options, given.get("nspin") in ("2", "4"), "nspin = 2")
+        problems += parts.check_table(self.options, "magmoms", (int, float), "magmoms = { Fe = 3.0, O = 0.0 }")
+        return problems + parts.check_polarised(self.options, given.get("nspin") in ("2", "4"), "nspin = 2")
 
     def _check_orbitals(self) -> list[str]:
         basis, self.orbitals = self.input.get("basis_type", "pw"), {}

@@ -108,12 +108,11 @@ def _is_triple(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(type(n) is int for n in value)
 
 
-def check_magmoms(options: dict[str, Any], polarised: bool, setting: str) -> list[str]:
-    """Problems of the option ``magmoms``, which means nothing unless the ``setting`` for spins is there."""
-    problems = check_table(options, "magmoms", (int, float), "magmoms = { Fe = 3.0, O = 0.0 }")
-    if options.get("magmoms") and not polarised:
-        problems.append(f"label.options.magmoms: has no effect without {setting}")
-    return problems
+def check_polarised(options: dict[str, Any], polarised: bool, setting: str) -> list[str]:
+    """A problem of the option ``magmoms`` where the ``setting`` for spins is not there."""
+    if polarised or not options.get("magmoms"):
+        return []
+    return [f"label.options.magmoms: has no effect without {setting}"]
 
 
 def digests(files: dict[str, Path]) -> dict[str, str]:

@@ -10,7 +10,7 @@
     potcar_dir = "/opt/vasp/potpaw_PBE.54"           # a POTCAR is never part of pfdhpc
     potcars = { Si = "Si/POTCAR", C = "C/POTCAR" }
     kspacing = 0.2                                   # 1/Å; or kpts = [4, 4, 4], koffset = [0, 0, 0]
-    magmoms = { Fe = 3.0 }                           # by element, with ISPIN = 2
+    magmoms = { Fe = 3.0 }                           # by element, or a list with one for each atom; with ISPIN = 2
     charge = 1                                       # of the cell, e
 
 The energy is the free energy (TOTEN, ``e_fr_energy``), the one VASP's forces and stress are derivatives of.
@@ -19,19 +19,21 @@ Source: the VASP wiki (INCAR tags, POTCAR, STOPCAR), and ASE's reader of vasprun
 """
 
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ....data import Frame
 from ....errors import InputError, LabelError
 from ....units import virial_from_stress
+from ..per_atom import check_per_atom, per_atom
 from . import parts
 from .base import Line, Output, Program, check_geometry
 
 STILL = {"NSW": ("0",), "IBRION": ("-1",), "ISIF": ("0", "1", "2")}
 """What the INCAR may say of moving atoms and cell; what of it is needed is written."""
 REFUSED = {
-    "MAGMOM": "atoms are sorted by element; give label.options.magmoms by element",
+    "MAGMOM": "atoms are sorted by element; give label.options.magmoms, by element or for each atom",
     "NELECT": "it depends on the number of atoms; give label.options.charge",
     "PSTRESS": "it would enter energy and stress",
     "ML_LMLFF": "labels would come from VASP's own force field",
@@ -80,7 +82,8 @@ class Vasp(Program):
         self.tags = {"LWAVE": ".FALSE.", "LCHARG": ".FALSE."} | given | forced
         problems = _conflicts(given)
         problems += parts.check_kpoints(self.options, "KSPACING of the INCAR" if "KSPACING" in given else "")
-        return problems + parts.check_magmoms(self.options, given.get("ISPIN") == "2", "ISPIN = 2")
+        problems += check_per_atom(self.options, "magmoms")
+        return problems + parts.check_polarised(self.options, given.get("ISPIN") == "2", "ISPIN = 2")
 
     def elements(self) -> set[str]:
         return set(self.potcars)
@@ -99,7 +102,7 @@ class Vasp(Program):
         order, species = parts.grouped(frame)
         with (directory / "POSCAR").open("w") as file:
             write_vasp(file, frame.to_atoms()[order], direct=False)
-        tags = self.tags | self._tags_of(species)
+        tags = self.tags | self._tags_of(frame)
         (directory / "INCAR").write_text("".join(f"{tag} = {value}\n" for tag, value in tags.items()))
         with (directory / "POTCAR").open("wb") as file:
             for symbol, _ in species:
@@ -107,13 +110,14 @@ class Vasp(Program):
         if "kpts" in self.options:
             (directory / "KPOINTS").write_text(f"mesh\n0\nGamma\n{parts.mesh_lines(self.options)}\n")
 
-    def _tags_of(self, species: list[tuple[str, int]]) -> dict[str, str]:
+    def _tags_of(self, frame: Frame) -> dict[str, str]:
         """The tags that depend on the atoms."""
-        tags = {}
+        tags, (order, species) = {}, parts.grouped(frame)
         if "kspacing" in self.options:
             tags["KSPACING"] = str(self.options["kspacing"])
         if moments := self.options.get("magmoms"):
-            tags["MAGMOM"] = " ".join(f"{count}*{moments.get(symbol, 0.0)}" for symbol, count in species)
+            values = per_atom(moments, frame, "magmoms")[order].tolist()
+            tags["MAGMOM"] = " ".join(f"{len(list(same))}*{value}" for value, same in groupby(values))
         if charge := self.options.get("charge"):
             electrons = sum(count * _header(self.potcars[symbol])[1] for symbol, count in species)
             tags["NELECT"] = f"{electrons - charge:.6f}"

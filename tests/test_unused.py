@@ -149,7 +149,7 @@ def test_each_of_several_systems_has_its_own_options(tmp_path):
         ("qe", "starting_magnetization(1)", "give label.options.input.system.tot_charge = 1"),
         ("cp2k", "MAGNETIZATION in each &KIND", "CHARGE"),
         ("offline", "set them where the labels are made", "set them where the labels are made"),
-        ("deepmd", "the model that labels takes none", "the model that labels takes none"),
+        ("deepmd", "labels are made without them", "labels are made without them"),
     ],
 )
 def test_every_labeler_has_its_remedy(kind, moments, charges, tmp_path):

@@ -67,7 +67,7 @@ def _remedy(config: Config, system: SystemSection, what: str, made: Sequence[Ato
     if what in (CONSTRAINTS, VELOCITIES):
         return "all atoms move" if what == CONSTRAINTS else "exploring begins with thermal ones"
     if kind in ("deepmd", "teacher"):
-        return "the model that labels takes none"
+        return "labels are made without them"
     if kind == "offline":
         return "set them where the labels are made"
     option = OPTIONS[what]

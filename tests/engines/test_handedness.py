@@ -16,10 +16,11 @@ from test_standalone import command
 
 from pfdhpc.config.explore import ExploreSection
 from pfdhpc.config.label import LabelSection
+from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.data.geometry import near_pairs, right_handed, right_handed_cell
 from pfdhpc.data.io import read_labelled
-from pfdhpc.engines.base import SegmentTask
+from pfdhpc.engines.base import SegmentTask, TrainTask
 from pfdhpc.engines.inference import Predictor
 from pfdhpc.engines.label.checks import check_label
 from pfdhpc.engines.label.matching import matching
@@ -27,6 +28,7 @@ from pfdhpc.engines.models import open_calculator
 from pfdhpc.engines.registry import make_explorer, make_labeler
 from pfdhpc.engines.train.checkpoint import read
 from pfdhpc.engines.train.dataset import write_systems
+from pfdhpc.engines.train.deepmd import DeepmdTrainer
 from pfdhpc.engines.train.evaluate import aligned_bias, errors, evaluate
 from pfdhpc.engines.train.neighbours import neighbours
 from pfdhpc.engines.train.runtime import build_model
@@ -183,6 +185,28 @@ def test_the_same_frames_are_picked(descriptor, tmp_path):
 def test_the_same_frames_are_picked_by_the_models_descriptors(checkpoint, tmp_path):
     own, *left = picks(tmp_path, "--descriptor", "model", "--model", checkpoint)
     assert len(own) == 4 and left == [own, own]
+
+
+def test_a_training_on_left_handed_cells_is_that_on_right_handed_ones(checkpoint, tmp_path):
+    """From the alignment to the validation errors; a batch has all frames, whose order follows from their cells."""
+    found = []
+    for place in (0, 29):
+        records = tuple(twins(crystal(seed))[place] for seed in range(1, 6))
+        records = sorted(records, key=lambda record: record.frame_id)
+        model = ModelSection.model_validate({"checkpoint": checkpoint})
+        trainer = DeepmdTrainer(model, TrainSection.model_validate({"batch_size": 5}), None)
+        (folder := tmp_path / str(place)).mkdir()
+        parent = trainer.import_parent(folder)
+        task = TrainTask(0, parent.checkpoint, True, (), tuple(records), tuple(records), 4, 5, folder)
+        trained = trainer.train(task)
+        curve = [{key: value for key, value in row.items() if key != "seconds"} for row in trained.curve]
+        found.append((curve, trainer.predict(trained.checkpoint, FRAMES[:1] + [LEFT.frame])))
+    (one, own), (other, left) = found
+    assert one and [row.keys() for row in one] == [row.keys() for row in other]
+    for row, twin in zip(one, other, strict=True):
+        assert twin == pytest.approx(row, rel=1e-6, nan_ok=True)
+    assert [label.energy for label in left] == pytest.approx([label.energy for label in own], abs=1e-6)
+    assert own[0].energy == pytest.approx(own[1].energy, abs=1e-9)
 
 
 @pytest.mark.parametrize(("fmt", "name"), [("deepmd/npy", "data"), ("deepmd/hdf5", "data.h5"), ("extxyz", "data.xyz")])

@@ -87,8 +87,9 @@ class LabelSection(Section):
     )
     options: dict[str, Any] = Field(
         {},
-        description="gpaw: GPAW's keywords; ase: calculator, arguments, path, reuse; deepmd: model, branch; "
-        "offline: level, wait; qe: template, input, pseudopotentials, pseudo_dir, kpts, koffset, kspacing; "
+        description="gpaw: GPAW's keywords; ase: calculator, arguments, path, reuse, magmoms, charges; "
+        "deepmd: model, branch; offline: level, wait; "
+        "qe: template, input, pseudopotentials, pseudo_dir, kpts, koffset, kspacing; "
         "vasp: template, incar, potcars, potcar_dir, kpts, koffset, kspacing, magmoms, charge; "
         "abacus: template, input, pseudopotentials, pseudo_dir, orbitals, orbital_dir, kpts, koffset, kspacing, "
         "magmoms; cp2k: template, input, data_dir",

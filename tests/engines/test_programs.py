@@ -48,6 +48,8 @@ PICKY = {
     "cp2k": {"input": {"FORCE_EVAL/DFT/SCF/MAX_SCF": 200}},
 }
 """What the picky stand-ins converge with."""
+STAYS = {"incar": {"ISYM": 0}}
+"""What a VASP that stays needs."""
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +86,17 @@ def test_labels_have_the_frames_order_and_the_units_and_the_virial_is_minus_the_
     assert -slope == pytest.approx(label.virial[0, 0] + label.virial[0, 1], abs=1e-3) and abs(slope) > 0.5
 
 
-@pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_left_handed_cell_is_labelled_as_the_same_lattice_in_right_handed_vectors(kind, tmp_path, spawner):
+@pytest.mark.parametrize(("kind", "stays"), [*((kind, False) for kind in PROGRAMS), ("vasp", True)])
+def test_a_left_handed_cell_is_labelled_as_the_same_lattice_in_right_handed_vectors(kind, stays, tmp_path, spawner):
     """VASP stops with "the triple product of the basis vectors is negative"."""
     left = replace(frame(), cell=frame().cell[[1, 0, 2]])
-    label = labeler(spawner, tmp_path, kind).label(left, {}, 60.0)
-    assert label.energy == pytest.approx(computed(frame())[0], abs=1e-4)
-    np.testing.assert_allclose(label.forces, computed(frame())[1], atol=1e-4)
+    made = labeler(spawner, tmp_path, kind, STAYS if stays else None, version="new", resident=stays)
+    for _ in range(1 + stays):
+        label = made.label(left, {}, 60.0)
+        assert label.energy == pytest.approx(computed(frame())[0], abs=1e-4)
+        np.testing.assert_allclose(label.forces, computed(frame())[1], atol=1e-4)
+    if stays:
+        made._dismiss(keep=True)
     assert kept(tmp_path).name.startswith(left.frame_id[:12])
     if kind == "vasp":
         assert np.linalg.det(ase.io.read(kept(tmp_path) / "POSCAR", format="vasp", parallel=False).cell.array) > 0
@@ -176,10 +182,6 @@ def test_a_program_that_does_not_hear_is_killed(tmp_path, spawner, monkeypatch):
         labeler(spawner, tmp_path, "vasp", behaviour="hang").label(frame(), {}, 1.0)
     assert not running(tmp_path) and time.monotonic() - begin < 10.0
     assert not (kept(tmp_path) / "OUTCAR").exists()
-
-
-STAYS = {"incar": {"ISYM": 0}}
-"""What a VASP that stays needs."""
 
 
 def vasp(spawner, folder, **more):

@@ -19,7 +19,9 @@ def per_atom(given: Given, frame: Frame, key: str) -> np.ndarray:
     if isinstance(given, dict):
         return np.array([given.get(chemical_symbols[number], 0.0) for number in frame.numbers], float)
     if len(given) != len(frame):
-        raise LabelError(f"label.options.{key}: {len(given)} values, but the frame has {len(frame)} atoms")
+        raise LabelError(
+            f"label.options.{key}: {len(given)} values, but the frame has {len(frame)} atoms; give a table by element"
+        )
     return np.array(given, float)
 
 

@@ -220,13 +220,30 @@ def test_a_failure_is_a_reason_and_the_next_label_is_as_good_as_ever(make, name)
 
 
 @pytest.mark.parametrize("name", ["emt", "lammps", "deepmd", *PROGRAMS, pytest.param("qe", marks=needs_qe), *STAYING])
-def test_forces_follow_the_order_of_the_atoms(make, name):
+def test_forces_follow_the_order_of_the_atoms_also_in_a_left_handed_cell(make, name):
     labeler, _, frame, _, _ = make(name)
     order = np.random.default_rng(0).permutation(len(frame))
-    shuffled = Frame(frame.numbers[order], frame.cell, frame.positions[order], frame.pbc)
+    shuffled = Frame(frame.numbers[order], frame.cell[[1, 0, 2]], frame.positions[order], frame.pbc)
     expected = labeler.label(frame, {}, 100.0).forces[order]
     tolerance = 1e-3 if name == f"qe{STAYS}" else 3e-6 if name.startswith(PROGRAMS) else 1e-9  # digits printed
     assert np.allclose(labeler.label(shuffled, {}, 100.0).forces, expected, atol=tolerance)
+
+
+def test_gpaw_gets_moments_by_element_or_by_atom_and_no_question_for_the_stress_of_a_molecule():
+    pytest.importorskip("gpaw")
+    options = {**GPAW, "kpts": {"size": (1, 1, 1)}, "xc": "LDA"}
+    atom = Frame([1], 4.0 * np.eye(3)[[1, 0, 2]], np.zeros((1, 3)))
+    found = []
+    for moments in ({"H": 1.0}, [1.0], None):
+        labeler = make_labeler(section("gpaw", options if moments is None else {**options, "magmoms": moments}), None)
+        found.append(labeler.label(atom, {}, 60.0).energy)
+    assert found[0] == found[1] < found[2] - 0.1
+    with pytest.raises(LabelError, match=r"label\.options\.magmoms: 2 values, but the frame has 1 atoms"):
+        labeler.label(atom, {"magmoms": [1.0, 1.0]}, 60.0)
+    molecule = Frame([1, 1], 7.0 * np.eye(3), np.array([[3.5, 3.5, 3.1], [3.5, 3.5, 3.9]]), [False] * 3)
+    given = section("gpaw", {"mode": "lcao", "basis": "dzp", "h": 0.3})
+    label, _ = label_with_ladder(make_labeler(given, None), molecule, given, None)
+    assert label.virial is None and label.forces[0, 2] == pytest.approx(-label.forces[1, 2], abs=0.05)
 
 
 def test_gpaw_failures_are_reasons_and_the_next_label_works(make):

@@ -174,6 +174,16 @@ def test_constraints_and_velocities_are_named_and_nothing_is_where_there_is_noth
     assert noted(config_of(tmp_path, plain))[0] == []
 
 
+@pytest.mark.parametrize("virial", [True, False])
+def test_clusters_are_labelled_without_a_virial_and_that_is_said(virial, tmp_path):
+    cluster = magnetic(None)
+    cluster.pbc = False
+    config = config_of(tmp_path, cluster, label={"virial": virial})
+    said, state = noted(config)
+    line = "note: system Cu: 6 of 6 frames are not periodic in three directions: their labels have no virial"
+    assert said == [line] * virial and len(labelled(config, state)) == 4
+
+
 @pytest.mark.parametrize("column", ["initial_magmoms", "magmoms", "magmom", "spin"])
 def test_columns_of_data_are_named_once_whatever_they_are_called(column, tmp_path, caplog):
     path = tmp_path / "data.extxyz"

@@ -24,7 +24,7 @@ from .pool import Pool, read_pool
 from .repeated_frames import apart, once
 from .rounds import check_alive, next_round
 from .state import DONE, EVALUATE, EXPLORE, LABEL, PROBE, SELECT, TRAIN, Replica, RoundRecord, RunState
-from .unused import length_problems, tell_unused
+from .unused import length_problems, tell_open, tell_unused
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         pending = pool.first(config, seed_of(config, "pool"), elsewhere)
     elif not problems:
         pending, aimd = _collect(problems, first_frames, config), _collect(problems, first_trajectories, config)
-    problems += length_problems(config.label, _to_label(frames, pending or (), pool))
+    wanted = _to_label(frames, pending or (), pool)
+    problems += length_problems(config.label, wanted)
+    tell_open(config.label, wanted)
     if problems:
         raise InputError(problems)
     pending = _without(pending, fixed, first, "test.data", told)

@@ -1,4 +1,4 @@
-"""Moments, charges, constraints and velocities of structure files, which frames do not keep: told at the start.
+"""What a run leaves aside, told at the start: moments, charges, constraints, velocities of structures; void virials.
 
 Labels get moments and charges from the options of the labeler alone, as in a run atoms are displaced, exchanged and
 taken out; a remark says what to write there.
@@ -108,6 +108,16 @@ def _by_element(atoms: Atoms, values: Any) -> dict[str, float]:
     pairs = set(zip(atoms.get_chemical_symbols(), values.tolist(), strict=True))
     found = dict(sorted(pairs))
     return found if len(found) == len(pairs) else {}
+
+
+def tell_open(label: LabelSection, frames: Mapping[str, Sequence[Frame]]) -> None:
+    """Remark on the ``frames`` of a system, to be labelled, that can have no virial although one is asked for."""
+    for system, some in frames.items():
+        if label.virial and (count := sum(not frame.has_virial for frame in some)):
+            remark(
+                f"system {system}: {count} of {len(some)} frames are not periodic in three directions: their labels have"
+                " no virial"
+            )
 
 
 def length_problems(label: LabelSection, frames: Mapping[str, Sequence[Frame]]) -> Iterator[str]:

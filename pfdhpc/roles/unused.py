@@ -115,8 +115,8 @@ def tell_open(label: LabelSection, frames: Mapping[str, Sequence[Frame]]) -> Non
     for system, some in frames.items():
         if label.virial and (count := sum(not frame.has_virial for frame in some)):
             remark(
-                f"system {system}: {count} of {len(some)} frames are not periodic in three directions: their labels have"
-                " no virial"
+                f"system {system}: {count} of {len(some)} frames are not periodic in three directions: their labels"
+                " have no virial"
             )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from ..config import load
@@ -24,12 +25,13 @@ def check(options: argparse.Namespace) -> int:
     from ..roles.preflight import notes, problems
 
     config = load(options.input)
-    with remarks_told(lambda text: console.print(text, style="yellow", markup=False)):
+    say = partial(console.print, style="yellow", markup=False)
+    with remarks_told(say):
         found = problems(config)
-    if found:
-        raise InputError(found)
-    for line in notes(config):
-        console.print(f"note: {line}", style="yellow", markup=False)
+        if found:
+            raise InputError(found)
+        for line in notes(config):
+            say(f"note: {line}")
     console.print(f"{options.input}: no problem found; runs on {smallest_world(config.ranks)} ranks or more, or on 1")
     return EXIT_COMPLETE
 

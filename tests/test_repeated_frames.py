@@ -93,7 +93,7 @@ def test_frames_of_test_data_do_not_train_whatever_their_format(files, tmp_path,
     assert (len(found.given), len(found.fixed), found.state.given) == (5, 3, 5)
     assert found.told == ("init.data: 3 of 8 frames left out: they are in test.data",)
     tested = KnownFrames(record.frame for record in found.fixed)
-    assert notes(make_config(tmp_path, **parts)) == found.told
+    assert notes(make_config(tmp_path, **parts)) == list(found.told)
     assert not any(tested.same(record.frame) is not None for record in found.given)
 
 

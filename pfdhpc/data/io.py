@@ -1,6 +1,7 @@
 """Frames that exist already, from the formats they are kept in."""
 
 import difflib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,8 @@ from .hdf5_version import newer_form
 
 DPDATA_FILES = {"*OUTCAR*": "vasp/outcar", "*vasprun*.xml": "vasp/xml"}
 """Files read by dpdata: it leaves out steps whose SCF did not converge, ASE does not."""
+GPAW_TEXTS = ("gpaw-log", "gpaw-out")
+"""ASE's names of GPAW's text output, with GPAW installed and without."""
 
 Labelled = tuple[Frame, Label | None]
 Item = TypeVar("Item")
@@ -165,7 +168,10 @@ def _named_reader(path: Path, fmt: str) -> Callable[[Path], Iterator[Labelled]]:
 
 def _from_ase(path: Path, fmt: str | None = None) -> Iterator[Labelled]:
     import ase.io  # loads every installed format plugin, whole DFT programs among them: only where it is needed
+    from ase.io.formats import filetype
 
+    if (fmt or filetype(str(path))) in GPAW_TEXTS:
+        _check_gpaw_text(path)
     held: Counter[str] = Counter()
     for atoms in ase.io.iread(path, index=":", format=fmt, parallel=False):
         held.update(extras(atoms))
@@ -173,6 +179,20 @@ def _from_ase(path: Path, fmt: str | None = None) -> Iterator[Labelled]:
     for what in (MOMENTS, CHARGES):
         if held[what]:
             remark(f"{path}: the {what} that {held[what]} frames hold are not used; pfdhpc docs labelers: Moments")
+
+
+def _check_gpaw_text(path: Path) -> None:
+    """Raise InputError if the energies that ASE reads from GPAW's text are not those its forces belong to."""
+    text = path.read_text(errors="replace")
+    free, extrapolated = (
+        np.array(re.findall(rf"^ *{name}: +(\S+)", text, re.MULTILINE), float)
+        for name in ("Free energy", "(?:Extrapolated|zero Kelvin)")
+    )
+    if len(free) != len(extrapolated) or (np.abs(free - extrapolated) > 1e-6).any():
+        raise InputError(
+            f"{path}: of GPAW's text ASE reads energies extrapolated to zero smearing, and forces of the free energies;"
+            " give the .traj or .gpw file of the calculation, or extxyz written from it with free_energy"
+        )
 
 
 def _label_of(atoms: Atoms) -> Label | None:

@@ -9,10 +9,12 @@ from ase.data import atomic_numbers, chemical_symbols
 from ..config import Config
 from ..config.explore import SystemSection, ends
 from ..config.init import Data
+from ..config.teacher import labeling
 from ..data import Frame, Record
 from ..data.io import read_labelled
 from ..engines.explore.check import check_starts
 from ..engines.explore.perturb import starts
+from ..engines.label.vacuum import check_all_vacuum
 from ..errors import InputError
 from .converge import ACCURATE, ALL_FAILED, SATURATED, reason_to_end
 from .first import first_frames, first_trajectories
@@ -59,6 +61,9 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         problems += _not_in("pool.data", _in_pool(pool), type_map)
     for name, some in frames.items():
         problems += check_starts(config.explore, name, some)
+        problems += check_all_vacuum(labeling(config), f"system {name}", some, name)
+    if pool is not None:
+        problems += check_all_vacuum(labeling(config), "pool.data", [record.frame for record in pool.records])
     cells = [frame for some in frames.values() for frame in some]
     cells += [replica.start for replica in pool.replicas()] if pool else []
     if config.select.bandwidth == "density" and any(frame.volume == 0 for frame in cells):

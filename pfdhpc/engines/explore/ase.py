@@ -42,6 +42,7 @@ from ...data.geometry import right_handed, right_handed_cell
 from ...errors import InputError, TaskError
 from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
 from ..base import Explorer, SegmentResult, SegmentTask
+from ..calculator_answers import consistent_energy
 from ..calculators import Maker
 from .check import check_explore
 from .segment import (
@@ -102,6 +103,21 @@ class AseExplorer(Explorer):
         if not self.models:
             raise TaskError("no model is loaded; load_models comes first")
         return [self._make({**arguments, keyword: str(model)}) for model in self.models]
+
+
+class FlexibleBarostat(LangevinBAOAB):
+    """BAOAB Langevin dynamics whose barostat drags on the velocities as Quigley & Probert write it (Eq. 5b).
+
+    ASE 3.29 adds the trace of the strain momentum, divided by the degrees of freedom, to all nine elements of
+    the drag of a free cell: a change of volume would shear the velocities.
+    """
+
+    def _barostat_BAOAB_OU_gamma_mod(self) -> Any:
+        """The drag of the barostat: a rate where the shape is fixed, else (3, 3), in ASE's unit of inverse time."""
+        if self.hydrostatic:
+            return super()._barostat_BAOAB_OU_gamma_mod()
+        isotropic = np.trace(self.p_eps) / self.Ndof * np.identity(3)
+        return (self.p_eps + isotropic) / self.barostat_mass
 
 
 class AseMotion(Motion):
@@ -188,7 +204,7 @@ class AseMotion(Motion):
             }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces its choice of the barostat's mass
-            dynamics = LangevinBAOAB(
+            dynamics = FlexibleBarostat(
                 self.atoms, step, temperature_K=temperature, T_tau=damping, rng=rng, comm=ALONE, **barostat
             )
         dynamics.p_eps = strain_momentum
@@ -207,7 +223,7 @@ class AseMotion(Motion):
                 self.dynamics.externalstress = stress if self.dynamics.hydrostatic else stress * np.eye(3)
 
     def _label(self) -> Label:
-        forces, energy = self.atoms.get_forces(), self.atoms.get_potential_energy()
+        forces, energy = self.atoms.get_forces(), consistent_energy(self.atoms)
         if not self.task.start.has_virial:
             return Label(energy, forces)
         try:

@@ -31,12 +31,14 @@ from ...data.geometry import right_handed
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
+from ..calculator_answers import check_answers, consistent_energy
 from ..calculators import Maker
 from .checks import check_unmoved
 from .level import level_hash
 from .per_atom import per_atom
 from .preflight import check_labeler
 from .timelimit import time_limit
+from .vacuum import check_vacuum_of
 
 
 class AseLabeler(Labeler):
@@ -58,6 +60,7 @@ class AseLabeler(Labeler):
         try:
             with time_limit(timeout):
                 atoms.calc = self._make(options.get("arguments", {}))
+                check_vacuum_of(frame, atoms.calc)
                 label = _evaluate(atoms, self.section.virial and frame.has_virial)
         except Exception as error:
             self._make.forget()  # what failed may be in any state
@@ -78,10 +81,9 @@ def _prepared(frame: Frame, options: dict[str, Any]) -> Any:
 
 
 def _evaluate(atoms: Any, virial: bool) -> Label:
-    # Forces are the gradient of the free energy where a calculator (smeared occupations) tells the two apart.
-    free = "free_energy" in getattr(atoms.calc, "implemented_properties", ())
-    energy = atoms.get_potential_energy(force_consistent=free)
+    check_answers(atoms.calc, virial)
     forces = atoms.get_forces(apply_constraint=False)
+    energy = consistent_energy(atoms)
     if not virial:
         return Label(energy, forces)
     try:

@@ -29,6 +29,7 @@ from .preflight import check_labeler
 from .programs import program_class
 from .programs.base import Output, Program
 from .programs.parts import last_words
+from .vacuum import check_vacuum
 
 OUTPUT = "standard.out"
 FOR_EVER = (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
@@ -112,10 +113,13 @@ class ExternalLabeler(Labeler):
         return self._as_label(frame, output)
 
     def _program(self, frame: Frame, changes: dict[str, Any]) -> Program:
+        """The program with the options of an attempt; raises LabelError if they, or its boundaries, do not fit."""
         try:
-            return self._class(merged(self.section.options, changes), self._wants_virial(frame))
+            program = self._class(merged(self.section.options, changes), self._wants_virial(frame))
         except InputError as error:  # those of a system and of a retry together
             raise LabelError(f"the options of this attempt: {error}") from error
+        check_vacuum(frame, program.name, program.periodic)
+        return program
 
     def _wants_virial(self, frame: Frame) -> bool:
         return self.section.virial and frame.has_virial

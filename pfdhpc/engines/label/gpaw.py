@@ -28,6 +28,7 @@ from .checks import check_unmoved, first_reason
 from .level import level_hash
 from .per_atom import per_atom
 from .preflight import check_labeler
+from .vacuum import check_vacuum, gpaw_directions
 
 
 class GpawLabeler(Labeler):
@@ -54,6 +55,7 @@ class GpawLabeler(Labeler):
         team, log = _team(self._comm), io.StringIO()
         label, reason = None, ""
         try:
+            check_vacuum(frame, "GPAW", gpaw_directions(options))
             label = self._evaluate(right_handed(frame), options, team, log, timeout)
         except LabelError as error:
             reason = str(error)

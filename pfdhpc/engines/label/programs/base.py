@@ -80,6 +80,8 @@ class Program(ABC):
     """
     any_cell: ClassVar[bool] = False
     """Whether one that stays takes frames of any cell, and makes its basis anew for each."""
+    periodic: tuple[bool, bool, bool] = (True, True, True)
+    """The directions in which its options leave the electrostatics periodic."""
     bulky: ClassVar[tuple[str, ...]] = ()
     """Globs of files that are deleted from the kept folder of a rejected label: wave functions and the like."""
 

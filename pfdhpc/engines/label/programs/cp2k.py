@@ -71,6 +71,10 @@ class Cp2k(Program):
             raise InputError(problems)
         self.root = read_template(Path(options["template"]))
         problems += self._prepare()
+        x, y, z = (
+            axis in (values(self.root, "FORCE_EVAL/DFT/POISSON", "PERIODIC") or ["XYZ"])[-1].upper() for axis in "XYZ"
+        )
+        self.periodic = x, y, z
         self.data, missing = self._data_files()
         if problems or missing:
             raise InputError(problems + missing)

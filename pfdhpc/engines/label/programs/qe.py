@@ -32,7 +32,7 @@ from ....units import virial_from_stress
 from . import parts
 from .base import Line, Output, Program, check_geometry
 from .ipi import SocketLine
-from .qe_input import Template, check_input, read_template
+from .qe_input import Template, check_input, periodic_directions, read_template
 
 MAGNETIZATION = "starting_magnetization"
 PREFIX = "pwscf"
@@ -65,6 +65,7 @@ class QuantumEspresso(Program):
             self._namelists.setdefault(name, {}).update({key.lower(): value for key, value in given.items()})
         if "ecutwfc" not in self._namelists.get("system", {}):
             raise InputError("label.options.input.system.ecutwfc: missing; the kinetic energy cutoff, Ry")
+        self.periodic = periodic_directions(self._namelists["system"])
 
     def write(self, frame: Frame, directory: Path) -> None:
         from ase.io.espresso import write_espresso_in

@@ -44,6 +44,17 @@ def check_input(given: Any) -> list[str]:
     return problems
 
 
+def periodic_directions(system: dict[str, Any]) -> tuple[bool, bool, bool]:
+    """The directions in which the namelist ``system`` leaves the electrostatics periodic (``assume_isolated``).
+
+    Makov and Payne's correction changes the energy of a periodic calculation, and nothing else.
+    """
+    kind, boundary = (str(system.get(key, "")).strip("'\"").lower() for key in ("assume_isolated", "esm_bc"))
+    if kind in ("martyna-tuckerman", "m-t", "mt"):
+        return False, False, False
+    return True, True, kind != "2d" and (kind != "esm" or boundary in ("", "pbc"))
+
+
 def read_template(path: Path) -> tuple[Template, list[str]]:
     """A template, and what is wrong with it."""
     from ase.io.espresso import read_fortran_namelist

@@ -402,6 +402,26 @@ def test_frames_that_wait_are_not_labelled_again_when_their_labels_were_imported
     assert resume(plain(), kept, kept, (), some).phase == TRAIN
 
 
+def test_molecules_that_the_labeler_would_take_for_crystals_are_refused(tmp_path):
+    from ase.build import molecule
+
+    gpaw = {"type": "gpaw", "options": {"mode": {"name": "pw", "ecut": 300}}}
+    names = []
+    for gap in (4.0, 6.0, 9.0):
+        atoms = molecule("H2O")
+        atoms.set_cell(np.ptp(atoms.positions, axis=0) + gap)
+        names.append(f"water{gap}.traj")
+        ase.io.write(tmp_path / names[-1], atoms)
+    water = {"name": "water", "structures": names}
+    with pytest.raises(InputError) as caught:
+        begin(make_config(tmp_path, system=[water], label=gpaw), ())
+    (line,) = caught.value.problems
+    assert line.startswith("system water: GPAW cannot label 2 of the 3 structures: it repeats the cell along abc")
+    assert "images are 4.0 Å apart; leave 10 Å of vacuum" in line
+    water["structures"] = names[2:]
+    assert begin(make_config(tmp_path, system=[water], label=gpaw), ()).state.replicas
+
+
 def test_frames_that_deepmd_would_take_for_others_are_refused(tmp_path):
     from ase.build import fcc111
     from ase.calculators.emt import EMT

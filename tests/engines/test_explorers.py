@@ -259,6 +259,45 @@ def test_a_calculator_is_found_in_a_folder_and_under_any_kind_of_definition(tmp_
     assert "own_kinds" not in sys.modules and str(tmp_path) not in sys.path
 
 
+@pytest.mark.parametrize("growth", [np.identity(3), np.diag([1.0, -0.5, 0.2]), np.ones((3, 3)) - np.identity(3)])
+def test_a_free_cell_keeps_its_enthalpy_better_the_shorter_the_step(growth):
+    """Without a bath; ASE's own drag loses 10 meV of a cell that grows in volume, at any step."""
+    from ase import units
+    from ase.calculators.emt import EMT
+
+    from pfdhpc.engines.explore.ase import FlexibleBarostat
+
+    def lost(timestep: float) -> float:
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.1, seed=1)
+        atoms.calc = EMT()
+        atoms.set_velocities(0.02 * np.random.default_rng(0).normal(size=(4, 3)))
+        dynamics = FlexibleBarostat(atoms, timestep * units.fs, externalstress=0.0, P_tau=1.0, P_mass=500.0)
+        dynamics.p_eps = 3.0 * growth
+        enthalpies = []
+        for _ in range(round(40 / timestep) + 1):
+            barostat = (dynamics.p_eps**2).sum() / (2 * dynamics.barostat_mass)
+            enthalpies.append(atoms.get_total_energy() + barostat)
+            dynamics.step()
+        return np.ptp(enthalpies)
+
+    coarse, fine = lost(1.0), lost(0.25)
+    assert fine < 0.45 * coarse < 1e-3
+
+
+def test_the_barostat_drags_its_trace_on_the_diagonal_only(case):
+    """Eq. 5b of Quigley & Probert, J. Chem. Phys. 120 (2004) 11432, in the dynamics that the engine makes."""
+    if case.engine != "ase":
+        return
+    motion = case.explorer(ensemble="npt-tri").begin(case.task())
+    dynamics, momentum = motion.dynamics, np.array([[3.0, 0.2, 0.0], [0.2, -1.0, 0.5], [0.0, 0.5, 4.0]])
+    dynamics.p_eps = momentum.copy()
+    expected = (momentum + 6.0 / dynamics.Ndof * np.identity(3)) / dynamics.barostat_mass
+    np.testing.assert_allclose(dynamics._barostat_BAOAB_OU_gamma_mod(), expected, rtol=1e-14)
+    motion.advance(1)
+    np.testing.assert_allclose(dynamics.gamma_mod, dynamics.gamma_mod.T, atol=1e-12)
+
+
 def test_starts_an_engine_cannot_explore_are_named_with_a_remedy():
     starts_given = [Frame.from_atoms(bulk("Cu")), Frame.from_atoms(molecule("CO"))]
     (line,) = check_starts(ExploreSection(), "co", starts_given)

@@ -19,6 +19,7 @@ from pfdhpc.data import Frame
 from pfdhpc.engines.label.programs.qe_input import periodic_directions
 from pfdhpc.engines.label.vacuum import (
     CRYSTAL,
+    THE_FRAMES,
     VACUUM,
     _image_distance,
     check_all_vacuum,
@@ -64,6 +65,9 @@ def test_the_distance_of_images_is_that_of_all_pairs(seed, axes, far):
         (hydrogen(7.9), CRYSTAL, "7.9 Å apart"),
         (hydrogen(8.1), CRYSTAL, ""),
         (hydrogen(4.0), None, ""),
+        (hydrogen(4.0), THE_FRAMES, ""),
+        (Frame.from_atoms(molecule("H2")), THE_FRAMES, "needs a cell with a volume"),
+        (Frame.from_atoms(molecule("H2")), None, ""),
         (hydrogen(4.0), OPEN, "4.0 Å apart"),  # its plane waves are periodic all the same
         (hydrogen(4.0, pbc=True), CRYSTAL, ""),
         (hydrogen(4.0, pbc=True), OPEN, "ends at the cell along abc, where a frame is periodic: images are 4.0"),

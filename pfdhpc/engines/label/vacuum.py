@@ -25,6 +25,8 @@ at 8 Å, 0.01 at 10 Å.
 ADVICE = "leave 10 Å of vacuum or more between images"
 """More than must be: molecules stretch while they move."""
 CRYSTAL = (True, True, True)
+THE_FRAMES = ()
+"""The directions of a program that has the frame's boundaries, in a cell that must be there."""
 REPEATING = (
     "Abinit", "Castep", "ELK", "Espresso", "ExcitingGroundStateCalculator", "Onetep", "Siesta", "Vasp",
     "VaspInteractive",
@@ -35,11 +37,11 @@ REPEATING = (
 def check_vacuum(frame: Frame, name: str, periodic: Sequence[bool] | None) -> None:
     """Raise LabelError for a frame whose images meet where the frame or its label has open boundaries.
 
-    ``periodic`` (3,): directions in which the electrostatics of the program ``name`` are periodic; None: it goes by the
-    frame.
+    ``periodic`` (3,): directions in which the electrostatics of the program ``name`` are periodic; THE_FRAMES; or None
+    for one that also takes frames without a cell.
     """
     if reason := _reason(frame, periodic):
-        raise LabelError(f"{name} {reason}; {_remedy(name)}")
+        raise LabelError(f"{name} {reason}; {_remedy(name, reason)}")
 
 
 def check_vacuum_of(frame: Frame, calculator: Any) -> None:
@@ -59,18 +61,18 @@ def check_all_vacuum(section: LabelSection, where: str, frames: Sequence[Frame],
     if not reasons:
         return []
     count = f"{len(reasons)} of the {len(frames)} structures"
-    return [f"{where}: {name} cannot label {count}: it {reasons[0]}; {_remedy(name)}"]
+    return [f"{where}: {name} cannot label {count}: it {reasons[0]}; {_remedy(name, reasons[0])}"]
 
 
-def gpaw_directions(options: dict[str, Any]) -> Sequence[bool] | None:
-    """Directions in which GPAW is periodic: all in plane waves; its grids and orbitals go by the frame (None)."""
+def gpaw_directions(options: dict[str, Any]) -> Sequence[bool]:
+    """Directions in which GPAW is periodic: all in plane waves, those of the frame on grids and with orbitals."""
     mode = options.get("mode")
     name = mode.get("name") if isinstance(mode, dict) else getattr(mode, "name", mode)
-    return CRYSTAL if str(name).lower() == "pw" else None
+    return CRYSTAL if str(name).lower() == "pw" else THE_FRAMES
 
 
 def _program(section: LabelSection, options: dict[str, Any]) -> tuple[str, Sequence[bool] | None]:
-    """What labels with these options, and the directions it is periodic in, None where it goes by the frame."""
+    """What labels with these options, and the directions it is periodic in as :func:`check_vacuum` takes them."""
     if section.type in EXTERNAL:
         try:
             program = program_class(section.type)(options, section.virial)
@@ -87,12 +89,14 @@ def _reason(frame: Frame, periodic: Sequence[bool] | None) -> str:
     """Why a label would be of another system than the frame, empty if it would not."""
     if periodic is None:
         return ""
-    closed = np.array(periodic, bool)
+    if frame.volume == 0:
+        return "needs a cell with a volume, and a frame has none"
+    if periodic == THE_FRAMES:
+        return ""
+    closed = np.array(periodic)
     axes = ~(closed & frame.pbc)
     if not axes.any():
         return ""
-    if frame.volume == 0:
-        return "needs a cell with a volume, and a frame has none"
     apart = _image_distance(frame, axes)
     if apart >= VACUUM:
         return ""
@@ -114,5 +118,6 @@ def _named(axes: np.ndarray) -> str:
     return "".join(axis for axis, yes in zip("abc", axes, strict=True) if yes)
 
 
-def _remedy(name: str) -> str:
-    return f'{ADVICE}, or take mode "fd" or "lcao", whose boundaries are the frame\'s' if name == "GPAW" else ADVICE
+def _remedy(name: str, reason: str) -> str:
+    grids = name == "GPAW" and reason.startswith("repeats")
+    return f'{ADVICE}, or take mode "fd" or "lcao", whose boundaries are the frame\'s' if grids else ADVICE

@@ -125,13 +125,27 @@ def test_a_run_whose_replicas_all_died_goes_on_with_wider_guards(tmp_path):
     assert wide.state.round == 2 and len(wide.store) == 8
 
 
+NEAR = {"options": {"calculator": "ase.calculators.emt.EMT", "arguments": {"asap_cutoff": True}}}
+"""Labels whose energies count from where those of the exploring model do."""
+
+
 def test_tightened_criteria_let_a_converged_run_go_on(tmp_path):
-    loose = ToyRun(make_config(tmp_path, converge={"force_rmse": 1e3}))
+    loose = ToyRun(make_config(tmp_path, label=NEAR, converge={"force_rmse": 1e3}))
     assert loose.run() == EXIT_COMPLETE
-    assert (loose.state.ended, loose.state.round) == ("converged", 1)
-    tight = ToyRun(make_config(tmp_path, converge={"force_rmse": 1e-9}))
+    assert (loose.state.ended, loose.state.round) == ("converged", 1) and not loose.state.warnings
+    tight = ToyRun(make_config(tmp_path, label=NEAR, converge={"force_rmse": 1e-9}))
     assert tight.run() == EXIT_COMPLETE
     assert (tight.state.ended, tight.state.round) == ("max_rounds", 2)
+
+
+def test_energies_off_by_electronvolts_are_no_convergence_whatever_the_forces(tmp_path):
+    run = ToyRun(make_config(tmp_path, converge={"force_rmse": 1e3}))
+    assert run.run() == EXIT_COMPLETE
+    assert run.state.ended == "max_rounds" and verdict(run.config, run.state).startswith("NOT converged")
+    (text,) = run.state.warnings.values()
+    assert text.startswith("round 1: the energies of model 1 are off by up to +2.") and "eV/atom (Cu)" in text
+    assert collect(run.config, run.state, run.store)["warnings"] == [text]
+    assert run.state.history[1].errors.offsets["Cu"] == pytest.approx(run.state.history[1].errors.total.energy, rel=0.1)
 
 
 def test_a_saturated_run_searches_again_when_the_search_was_changed(tmp_path):

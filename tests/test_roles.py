@@ -62,6 +62,7 @@ def started(**changes):
         phase=EXPLORE,
         round=1,
         train_ids=("x:pbe",),
+        determining={"Cu": 1},
     )
     return replace(state, **changes)
 

@@ -101,6 +101,7 @@ class TrainResult:
     seconds: float  # wall time of the whole call
     step_seconds: float  # of it, the optimisation steps themselves
     begun_at: int = 0  # the step it went on from, where an earlier job was killed in this round
+    notes: tuple[str, ...] = ()  # what the user must know of the labels
 
 
 @dataclass(frozen=True)

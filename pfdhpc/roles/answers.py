@@ -145,6 +145,7 @@ class Trained(Answer):
     step_seconds: float
     curve: tuple[dict[str, float], ...] = ()
     begun_at: int = 0  # the step it went on from, where an earlier job was killed in it
+    notes: tuple[str, ...] = ()  # what the user must know of the labels
 
 
 @dataclass(frozen=True)

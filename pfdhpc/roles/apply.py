@@ -5,9 +5,11 @@ from dataclasses import asdict, replace
 from functools import singledispatch
 
 from ..config import Config
+from ..data.compositions import formula_of
 from . import messages as m
 from .aimd import advanced, unfinished
 from .converge import reason_to_end
+from .energy_check import confirmed, doubted
 from .evaluation import Lookup, take_in
 from .flow import answered, flow, requeued
 from .forecast import measured
@@ -145,12 +147,14 @@ def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
 @_apply.register
 def _(answer: m.Labelled, config, state, known):
     done = {outcome.record.frame_id for outcome in answer.outcomes}
-    accepted = [outcome.record.label_id for outcome in answer.outcomes if outcome.accepted]
+    labels = {out.record.label_id: formula_of(out.record) for out in answer.outcomes if out.accepted}
+    accepted = list(labels)
     refused = [outcome.record.frame_id for outcome in answer.outcomes if not outcome.accepted]
     state = replace(
         state.spent("labeler", answer.seconds),
         pending=tuple([record for record in state.pending if record.frame_id not in done]),
-        fresh=tuple(sorted((*state.fresh, *sorted({*accepted} - {*state.fresh})))),
+        fresh=tuple(sorted({*state.fresh, *accepted})),
+        compositions={**state.compositions, **labels},
         refused=tuple(sorted({*state.refused, *refused})),
     )
     if not config.overlapped:
@@ -158,7 +162,7 @@ def _(answer: m.Labelled, config, state, known):
         state = state.note(labelled=now.labelled + len(accepted), rejected=now.rejected + len(refused))
         return _labels_done(config, state, known)
     for number in {outcome.record.origin.round for outcome in answer.outcomes}:
-        state = _noted(state, number, answer.outcomes, known)
+        state = _noted(config, state, number, answer.outcomes, known)
     return flow(config, state)
 
 
@@ -186,7 +190,7 @@ def _(answer: m.Awaiting, config, state, known):
     return replace(state, standstill=f"{answer.frames} frames wait for labels in {answer.folder}/todo: {where}")
 
 
-def _noted(state: RunState, number: int, outcomes: Sequence[m.LabelOutcome], known) -> RunState:
+def _noted(config: Config, state: RunState, number: int, outcomes: Sequence[m.LabelOutcome], known) -> RunState:
     """The outcomes of the frames explored in a round, in its record, with the errors they show."""
     ours = [outcome for outcome in outcomes if outcome.record.origin.round == number]
     label_ids = tuple(outcome.record.label_id for outcome in ours if outcome.accepted)
@@ -200,7 +204,8 @@ def _noted(state: RunState, number: int, outcomes: Sequence[m.LabelOutcome], kno
     if number == 0 or not answered(state, number):
         return state
     first = state.elapsed if record.errors is None else record.judged_at
-    return state.note_round(number, errors=exploring_errors(known(state.history[number].label_ids)), judged_at=first)
+    errors = exploring_errors(known(state.history[number].label_ids), state.determining)
+    return doubted(config, state.note_round(number, errors=errors, judged_at=first), number)
 
 
 def _labels_done(config: Config, state: RunState, known) -> RunState:
@@ -210,8 +215,8 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
     if state.pending or state.phase == INIT:
         return state
     if state.fresh and state.round > 0:
-        errors = exploring_errors(known(state.fresh))
-        state = state.note(errors=errors, judged_at=state.elapsed)
+        errors = exploring_errors(known(state.fresh), state.determining)
+        state = doubted(config, state.note(errors=errors, judged_at=state.elapsed), state.round)
     if state.fresh:
         return replace(state, phase=TRAIN)
     return _round_done(config, state)
@@ -220,6 +225,8 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
 @_apply.register
 def _(answer: m.Trained, config, state, known):
     new = state.training or state.fresh
+    for note in answer.notes:
+        state = state.warned(note, note)
     members: tuple = (answer.model,)
     if config.pool is not None:
         members = state.with_member(m.member_of(answer.order_id), answer.model)
@@ -251,7 +258,7 @@ def _round_done(config: Config, state: RunState) -> RunState:
 
 @_apply.register
 def _(answer: m.Evaluated, config, state, known):
-    return take_in(config, state, answer, known)
+    return confirmed(config, take_in(config, state, answer, known))
 
 
 @_apply.register

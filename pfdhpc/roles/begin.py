@@ -11,13 +11,14 @@ from ..config.explore import SystemSection, ends
 from ..config.init import Data
 from ..config.teacher import labeling
 from ..data import Frame, Record
+from ..data.compositions import formula_of
 from ..data.io import read_labelled
 from ..engines.explore.check import check_starts
 from ..engines.explore.perturb import starts
 from ..engines.label.vacuum import check_all_vacuum
 from ..errors import InputError
 from .converge import ACCURATE, ALL_FAILED, SATURATED, reason_to_end
-from .first import first_frames, first_trajectories
+from .first import first_frames, first_trajectories, not_in_the_first
 from .flow import conform, reason_to_be_over
 from .given import given as read_given
 from .given import is_imported
@@ -91,12 +92,16 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         else tuple(replica for system in config.system for replica in _replicas(config, system, frames)),
         pending=tuple(pending),
         fresh=tuple(sorted(record.label_id for record in given)),
+        compositions={record.label_id: formula_of(record) for record in given},
         given=len(given),
         history=(RoundRecord(0),),
         aimd=aimd,
         fixed_ids=tuple(sorted(record.label_id for record in fixed)),
         elsewhere=elsewhere,
     )
+    if pool is None:
+        first = (*(item.frame for item in (*given, *state.pending)), *(item.point.frame for item in aimd))
+        state = state.warned("first labels", not_in_the_first(config, first))
     return Start(state, tuple(given), tuple(fixed), tuple(told), pool)
 
 

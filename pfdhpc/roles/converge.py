@@ -30,8 +30,12 @@ def has_criteria(section: ConvergeSection) -> bool:
 
 
 def satisfied(section: ConvergeSection, errors: ErrorTable | None) -> bool:
-    """Whether the exploring model's errors on a round's new labels meet every criterion given."""
-    if errors is None or errors.total.n_frames < section.min_frames or not has_criteria(section):
+    """Whether the exploring model's errors on a round's new labels meet every criterion given.
+
+    Energies that are off as a whole meet none, whatever is asked for: a model with such energies is of no use, and
+    trained on them its forces get worse.
+    """
+    if errors is None or errors.offsets or errors.total.n_frames < section.min_frames or not has_criteria(section):
         return False
     pairs = (
         (errors.total.force, section.force_rmse),

@@ -25,6 +25,7 @@ from .opening import all_ready, still_there, with_imports
 from .persist import from_tree
 from .policy import plan, shortage
 from .repeated_frames import Untested
+from .split import with_compositions
 from .state import DONE, DRAIN, INIT, LABEL
 
 __all__ = ["Coordinator", "Listener"]
@@ -103,10 +104,13 @@ class Coordinator(Desk):
             self.state = start.state
             for line in start.told:
                 self.listener.say(line)
+            for text in start.state.warnings.values():
+                self.listener.say(f"WARNING: {text}")
         else:
             kept = still_there(from_tree(tree["state"]), self.store, self.levels, self.listener.say)
             new = imported(kept.label_ids, self.store.label_ids)
-            self.state = resume(self.config, kept, with_imports(start, self.store), self.changed, new)
+            resumed = resume(self.config, kept, with_imports(start, self.store), self.changed, new)
+            self.state = with_compositions(resumed, self.store.records)
             self._tell_resumed()
         self._filing = Filing(self.store)
         self._untested = Untested(self.store.records(self.state.fixed_ids))

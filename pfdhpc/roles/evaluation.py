@@ -93,8 +93,9 @@ def take_in(config: Config, state: RunState, answer: m.Evaluated, known: Lookup)
     state = replace(state, evaluated_parts={}, evaluated=whole, fixed=_fixed_errors(state, whole, known))
     if whole.test_ids:
         records = known(whole.test_ids)
-        pretrained = error_table(records, whole.parent) if whole.parent else None
-        state = replace(state, pretrained=pretrained, finetuned=error_table(records, whole.final))
+        trained = tuple(state.determining) or None
+        pretrained = error_table(records, whole.parent, known=trained) if whole.parent else None
+        state = replace(state, pretrained=pretrained, finetuned=error_table(records, whole.final, known=trained))
     if config.student is None:
         return replace(state, phase=DONE)
     return replace(state, phase=PROBE if config.student.probe_steps else DONE, production={"product": whole.product})
@@ -134,7 +135,10 @@ def _whole(wanted: Sequence[m.Evaluate], found: Sequence[m.Evaluated], known: Lo
 
 
 def _shifts(wanted: Sequence[m.Evaluate], found: Sequence[m.Evaluated], known: Lookup) -> dict[int, float]:
-    """Energies by element (atomic number) that align the parent to the training frames; none without such."""
+    """Energies by element (atomic number) that align the parent to the training frames; none without such.
+
+    Of elements and ratios that these do not determine they say nothing: the tables leave such energies out.
+    """
     counts, differences = [], []
     for order, answer in zip(wanted, found, strict=True):
         records = known(order.train_ids) if answer.energies else ()
@@ -161,8 +165,9 @@ def _fixed_errors(state: RunState, answer: m.Evaluated, known: Lookup) -> dict[s
     if not answer.fixed_final:
         return {}
     records, distilling = known(state.fixed_ids), state.teacher is not None
-    before = "teacher" if distilling else "pretrained"
+    before, after = "teacher" if distilling else "pretrained", "final"
+    trained = None if distilling else tuple(state.determining) or None
     return {
-        before: error_table(records, answer.fixed_before, aligned=not distilling),
-        "final": error_table(records, answer.fixed_final, aligned=not distilling),
+        name: error_table(records, predictions, not distilling, trained)
+        for name, predictions in ((before, answer.fixed_before), (after, answer.fixed_final))
     }

@@ -1,12 +1,15 @@
 """What a run labels before its first training: altered copies of the given structures, and short dynamics."""
 
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
 from ..config import Config
 from ..config.explore import SystemSection
 from ..data import Frame, Origin, Record
+from ..data.compositions import determining, formula_of, listed
 from ..engines.explore.perturb import copy_of, sources
 from . import messages as m
 from .aimd import trajectories
@@ -21,12 +24,43 @@ def first_frames(config: Config) -> tuple[Record, ...]:
         taken = config.init.aimd.labels if config.init.aimd else 0
         budget = min(budget, max(config.converge.max_labels - taken, 0))
     records = []
-    for index in range(budget):
+    for index in _chosen(list(map(formula_of, _in_turn(config, given))), budget):
         turn, place = divmod(index, len(config.system))
         system = config.system[place]
         frame = _copy(config, given, system, turn, "init", index)
         records.append(Record(frame, Origin(system=system.name, replica="initial", round=0, step=index)))
     return tuple(sorted(records, key=lambda record: record.frame_id))
+
+
+def _in_turn(config: Config, given: dict[str, list[Frame]]) -> list[Frame]:
+    """The structures of all systems in the order in which copies are made of them, each at least once."""
+    most = max(len(some) for some in given.values())
+    systems = [given[system.name] for system in config.system]
+    return [some[turn % len(some)] for turn in range(most) for some in systems]
+
+
+def _chosen(formulas: Sequence[str], budget: int) -> list[int]:
+    """Places in the endless repetition of ``formulas``: the first ones, or earlier those without which energies per
+    element would stay undetermined."""
+    needed = [formulas.index(text) for text in determining((), formulas)][:budget]
+    others = (index for index in range(budget) if index not in needed)
+    return sorted([*needed, *islice(others, budget - len(needed))])
+
+
+def not_in_the_first(config: Config, labelled: Iterable[Frame]) -> str:
+    """What the user must know where the first training has no label that determines the energies of some systems.
+
+    ``labelled``: frames that are to be labelled before it, or are. Empty where none are: then all are aligned together.
+    """
+    known = sorted(set(map(formula_of, labelled)))
+    structures = {formula_of(frame) for system in config.system for frame in sources(system)}
+    lacking = determining(known, sorted(structures)) if known else ()
+    if not lacking:
+        return ""
+    return (
+        f"no label before the first training determines the energies of {listed(lacking)}: they are aligned when their"
+        f" first labels come; with init.frames = {config.init.frames + len(lacking)} or more that is at once"
+    )
 
 
 def first_trajectories(config: Config) -> tuple[m.Trajectory, ...]:

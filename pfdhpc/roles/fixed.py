@@ -42,4 +42,5 @@ def fixed_table(state: RunState) -> Table:
 
 def _cells(errors: list[Errors], name: str, scale: float, digits: int) -> list[str]:
     values = [scale * getattr(item, name) for item in errors]
-    return [f"{value:.{digits}f}" if value == value else "not labelled" for value in values]
+    missing = "not determined" if name == "energy" else "not labelled"
+    return [f"{value:.{digits}f}" if value == value else missing for value in values]

@@ -2,17 +2,19 @@
 
 Energies are compared per atom. A model whose energy bias was never aligned to the labels' level of
 theory is off by a constant per element: ``aligned=False`` takes the minimum-norm least-squares fit
-of such constants out of the energy differences first.
+of such constants out of the energy differences first. One that was aligned to some compositions knows nothing of the
+constants others need: their energies are left out, and named.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from ..data import Label, Record
+from ..data.compositions import formula_of, systematic, undetermined
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Errors:
 
     n_frames: int
     force: float
-    energy: float
+    energy: float  # nan where no frame has a composition whose energy the model was told
     virial: float  # nan where no frame has one
 
 
@@ -32,12 +34,26 @@ class ErrorTable:
     total: Errors
     systems: dict[str, Errors]
     elements: dict[str, float]
+    undetermined: tuple[str, ...] = ()  # formulas of the frames whose energies are left out
+    offsets: Mapping[str, float] = field(default_factory=dict)  # eV/atom, by formula: energies that are off as a whole
 
 
-def error_table(records: Sequence[Record], predictions: Sequence[Label], aligned: bool = True) -> ErrorTable:
-    """Compare predictions with the labels of records, in the same order; at least one record."""
-    shifts = _energy_differences(records, predictions, aligned)
-    rows = [_row(record, label, shift) for record, label, shift in zip(records, predictions, shifts, strict=True)]
+def error_table(
+    records: Sequence[Record],
+    predictions: Sequence[Label],
+    aligned: bool = True,
+    known: Sequence[str] | None = None,
+) -> ErrorTable:
+    """Compare predictions with the labels of records, in the same order; at least one record.
+
+    ``known``: formulas the model's energies were aligned to, where others are to be left out.
+    """
+    differences = _energy_differences(records, predictions, aligned) / [len(record.frame) for record in records]
+    formulas = list(map(formula_of, records))
+    left_out = undetermined(known, formulas) if known is not None else [False] * len(records)
+    differences[left_out] = np.nan
+    told = [place for place, out in enumerate(left_out) if not out]
+    rows = [_row(record, label, off) for record, label, off in zip(records, predictions, differences, strict=True)]
     by_system: dict[str, list] = {}
     by_element: dict[int, list] = {}
     for record, row in zip(records, rows, strict=True):
@@ -48,6 +64,8 @@ def error_table(records: Sequence[Record], predictions: Sequence[Label], aligned
         total=_errors(rows),
         systems={name: _errors(some) for name, some in sorted(by_system.items())},
         elements={chemical_symbols[z]: _rms(np.concatenate(some)) for z, some in sorted(by_element.items())},
+        undetermined=tuple(sorted({text for text, out in zip(formulas, left_out, strict=True) if out})),
+        offsets=systematic([formulas[place] for place in told], differences[told]) if aligned else {},
     )
 
 
@@ -67,13 +85,18 @@ def energies_by_element(counts: Sequence[Mapping[int, int]], energies: np.ndarra
     return dict(zip(elements, fit.tolist(), strict=True))
 
 
-def exploring_errors(records: Sequence[Record]) -> ErrorTable | None:
-    """Errors of the exploring models' own predictions, made before any training saw the labels."""
+def exploring_errors(records: Sequence[Record], trained: Mapping[str, int] | None = None) -> ErrorTable | None:
+    """Errors of the exploring models' own predictions, made before any training saw the labels.
+
+    ``trained``: formulas that determine the energies in training, with the version of the first model they trained;
+    without any all energies count.
+    """
     tested = [record for record in records if record.prediction is not None]
     if not tested:
         return None
-    aligned = min(record.origin.model_version for record in tested) > 0
-    return error_table(tested, [record.prediction for record in tested], aligned)
+    version = min(record.origin.model_version for record in tested)
+    known = [text for text, first in trained.items() if first <= version] if trained and version > 0 else None
+    return error_table(tested, [record.prediction for record in tested], version > 0, known)
 
 
 def _energy_differences(records, predictions, aligned: bool) -> np.ndarray:
@@ -86,19 +109,19 @@ def _energy_differences(records, predictions, aligned: bool) -> np.ndarray:
 
 
 def _row(record: Record, prediction: Label, energy: float) -> tuple[np.ndarray, float, np.ndarray | None]:
-    n_atoms = len(record.frame)
     virial = None
     if record.label.virial is not None and prediction.virial is not None:
-        virial = (prediction.virial - record.label.virial) / n_atoms
-    return prediction.forces - record.label.forces, energy / n_atoms, virial
+        virial = (prediction.virial - record.label.virial) / len(record.frame)
+    return prediction.forces - record.label.forces, energy, virial
 
 
 def _errors(rows: list) -> Errors:
+    energies = [row[1] for row in rows if row[1] == row[1]]
     virials = [row[2] for row in rows if row[2] is not None]
     return Errors(
         n_frames=len(rows),
         force=_rms(np.concatenate([row[0] for row in rows])),
-        energy=_rms(np.array([row[1] for row in rows])),
+        energy=_rms(np.array(energies)) if energies else float("nan"),
         virial=_rms(np.stack(virials)) if virials else float("nan"),
     )
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ..config import Config
 from ..data import Record
+from ..data.compositions import listed
 from ..log import Clock, console
 from ..parallel.layout import Layout
 from . import messages as m
@@ -45,6 +46,9 @@ class Narrator:
         tell = getattr(self, f"_{type(message).__name__.lower()}", None)
         if tell is not None:
             tell(before, after, message)
+        for about, text in after.warnings.items():
+            if about not in before.warnings:
+                self.say(f"WARNING: {text}", "yellow")
         if not _timed(before) and (cost := estimate(self._config, after, self._layout)):
             self.say(f"estimate: {cost}", "bold")
         if after.round != before.round:
@@ -137,7 +141,8 @@ class Narrator:
     def _test(self, before: RunState, now) -> None:
         errors = now.errors.total
         text = f"model {now.model_version} on {errors.n_frames} new labels: force {errors.force:.3f} eV/Å,"
-        text += f" energy {1000 * errors.energy:.1f} meV/atom"
+        text += f" energy {1000 * errors.energy:.1f} meV/atom" if errors.energy == errors.energy else " no energy"
+        text += f" ({listed(now.errors.undetermined)} first seen: not aligned yet)" if now.errors.undetermined else ""
         text += f", virial {1000 * errors.virial:.1f} meV/atom" if errors.virial == errors.virial else ""
         good = satisfied(self._converge, now.errors)
         self._line(before, "test", text + ("  criteria hold" if good else ""), "green" if good else "")
@@ -152,6 +157,9 @@ class Narrator:
         text += f" {message.seconds:.1f} s ({message.seconds - message.step_seconds:.1f} s of it overhead)"
         text += f"; gone on after step {message.begun_at}" if message.begun_at else ""
         self._line(before, "train", text)
+        new = after.determining.keys() - before.determining.keys()
+        if before.determining and new and self._config.train.bias != "none":
+            self._line(before, "train", f"energies aligned to the first labels of {listed(new)}")
         for name in self._replayed:
             errors = [row[f"rmse_f_{name}"] for row in message.curve if f"rmse_f_{name}" in row]
             if errors:

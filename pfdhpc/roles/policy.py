@@ -258,7 +258,7 @@ def _training(config: Config, state: RunState, member: int) -> m.Train:
     return m.Train(
         order_id=f"train/{name}",
         round=number,
-        version=len(state.models) + (state.teacher is not None),  # version 0 is what the run was given
+        version=state.next_version,
         parent=parent,
         first=from_parent,
         old_ids=state.train_ids,

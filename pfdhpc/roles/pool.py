@@ -11,6 +11,7 @@ from ..config import Config
 from ..config.init import source
 from ..config.pool import PoolSection
 from ..data import Frame, Label, Origin, Record
+from ..data.compositions import determining, formula_of
 from ..data.io import read_frames
 from ..engines.explore.pool import ACCURATE, CANDIDATE, FAILED, Committee
 from ..errors import InputError
@@ -54,13 +55,19 @@ class Pool:
         return tuple(sorted(record.frame_id for record in self.records if record.frame_id not in new))
 
     def first(self, config: Config, seed: int, known: Collection[str]) -> tuple[Record, ...]:
-        """Frames drawn by lot for the first labels, none of them among those ``known`` (frame ids)."""
+        """Frames drawn by lot for the first labels, none of them among those ``known`` (frame ids).
+
+        Of what determines the energies per element the first frames drawn are among them, as many as there may be.
+        """
         budget = config.pool.init_pick
         if config.converge.max_labels is not None:
             budget = min(budget, config.converge.max_labels)
         others = [record for record in self.records if record.frame_id not in known]
-        drawn = np.random.default_rng(seed).permutation(len(others))[:budget]
-        picked = [others[place].with_origin(replica="initial", round=0) for place in drawn]
+        drawn = [others[place] for place in np.random.default_rng(seed).permutation(len(others))]
+        formulas = list(map(formula_of, drawn))
+        needed = [drawn[formulas.index(text)] for text in determining((), formulas)] if budget else []
+        picked = list({item.frame_id: item for item in (*needed, *drawn)}.values())[:budget]
+        picked = [item.with_origin(replica="initial", round=0) for item in picked]
         return tuple(sorted(picked, key=lambda record: record.frame_id))
 
 

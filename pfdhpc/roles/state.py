@@ -98,6 +98,13 @@ class RunState:
     fixed_ids: tuple[str, ...] = ()  # label ids of test.data
     elsewhere: tuple[str, ...] = ()  # simplify: ids of pool frames brought along or imported, in whatever setting
     fixed: Mapping[str, ErrorTable] = field(default_factory=dict)  # errors on them: "pretrained" or "teacher", "final"
+    compositions: Mapping[str, str] = field(default_factory=dict)  # reduced formulas of the labels in ``fresh``, by id
+    shares: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)  # by formula: train, validate, held out
+    determining: Mapping[str, int] = field(default_factory=dict)  # formulas that determine the energies per element in
+    # training, each with the version of the first model trained on it
+    warnings: Mapping[str, str] = field(
+        default_factory=dict
+    )  # told once each, and with the results; by what they are of
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
     durations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # last measured, by kind (see forecast)
     # below: this job only, not in the checkpoint
@@ -139,6 +146,11 @@ class RunState:
     def newest(self) -> int:
         """The version of the newest model that was trained; -1: there is none."""
         return self.models[-1].version if self.models else -1
+
+    @property
+    def next_version(self) -> int:
+        """Of the model the next training makes; version 0 is what the run was given."""
+        return len(self.models) + (self.teacher is not None)
 
     @property
     def trained(self) -> int:
@@ -186,6 +198,10 @@ class RunState:
         """Change the record of a round."""
         changed = replace(self.history[number], **changes)
         return replace(self, history=(*self.history[:number], changed, *self.history[number + 1 :]))
+
+    def warned(self, about: str, text: str) -> "RunState":
+        """With a warning, unless there is one about the same."""
+        return self if not text or about in self.warnings else replace(self, warnings={**self.warnings, about: text})
 
     def spent(self, role: str, seconds: float) -> "RunState":
         total = {**self.seconds, role: self.seconds.get(role, 0.0) + seconds}

@@ -26,6 +26,7 @@ from . import messages as m
 from .artefacts import hand_over
 from .converge import ACCURATE, ALL_FAILED, CONVERGED, MEANING, SATURATED, has_criteria
 from .coordinator import Coordinator
+from .energy_check import undetermined_note
 from .fixed import fixed_results, fixed_table
 from .folder import RunFolder
 from .state import RunState
@@ -69,6 +70,7 @@ def collect(config: Config, state: RunState, store: Store) -> dict[str, Any]:
         "production": dict(state.production),
         "seconds": dict(state.seconds),
         "model": state.model.digest,
+        "warnings": list(state.warnings.values()),
     }
 
 
@@ -130,6 +132,8 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
         console.print("No frame was held out (test.holdout), so there is no error on unseen frames to show.")
     if state.fixed:
         console.print(fixed_table(state))
+    if note := undetermined_note([*filter(None, (state.finetuned, *state.fixed.values()))]):
+        console.print(note, markup=False)
     for line in _production(state):
         console.print(line, markup=False)
     spent = ", ".join(f"{role} {seconds:.0f} s" for role, seconds in sorted(state.seconds.items()))
@@ -138,6 +142,8 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
     busy = ", ".join(f"{role} {found['busy']:.0%}" for role, found in shares.items() if role != "coordinator")
     if busy:
         console.print(f"share of its time each role was at work: {busy}", markup=False)
+    for text in state.warnings.values():
+        console.print(f"WARNING: {text}", style="yellow", markup=False)
     console.print(verdict(config, state), style="bold", markup=False)
     for what, where in _outputs(config, folder):
         console.print(f"  {what:<12} {where}", markup=False)
@@ -203,7 +209,8 @@ def _errors(state: RunState) -> Table:
         ("energy, meV/atom", "energy", 1000),
         ("virial, meV/atom", "virial", 1000),
     ):
-        _row(table, label, getattr(after.total, name), before and getattr(before.total, name), scale)
+        missing = "not determined" if name == "energy" else "not labelled"
+        _row(table, label, getattr(after.total, name), before and getattr(before.total, name), scale, missing)
     for system, errors in after.systems.items() if len(after.systems) > 1 else ():
         _row(table, f"force of {system}, eV/Å", errors.force, before and before.systems[system].force)
     for element, error in after.elements.items() if len(after.elements) > 1 else ():
@@ -211,12 +218,12 @@ def _errors(state: RunState) -> Table:
     return table
 
 
-def _row(table: Table, label: str, after: float, before: float | None, scale: float = 1) -> None:
+def _row(
+    table: Table, label: str, after: float, before: float | None, scale: float = 1, missing: str = "not labelled"
+) -> None:
     digits = 3 if scale == 1 else 1
     said = [
-        "not labelled" if value != value else f"{scale * value:.{digits}f}"
-        for value in (before, after)
-        if value is not None
+        missing if value != value else f"{scale * value:.{digits}f}" for value in (before, after) if value is not None
     ]
     ratio = [] if before is None else [f"{before / after:.1f}" if after == after != 0 else "-"]
     table.add_row(label, *said, *ratio)

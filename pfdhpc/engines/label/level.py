@@ -49,3 +49,12 @@ def level_hash(section: LabelSection, system: str = "") -> str:
             options["model"] = file_digest(file, "sha256").hexdigest()
     text = json.dumps([section.type, options, section.virial], sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def in_words(level: str) -> str:
+    """A level of theory as its user knows it: where its labels came from."""
+    kind, _, name = level.partition("-")
+    places = {"given": "init.data", "test": "test.data", "imported": "the imported data"}
+    if kind in places:
+        return f"{places[kind]} ({name})"
+    return "the teacher" if kind == "teacher" else f"[label] (level {level[:8]})"

@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...config.train import RANDOM, ModelSection, TrainSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Product, Trainer, TrainResult, TrainTask
+from .alignment import Predict, completing_shift, energies_less, joining_notes, level_notes
 from .checkpoint import State, is_compiled, kind_of, read, read_branches, save
 from .ddp_shim import fit_for_mpi, process_group
-from .evaluate import aligned_bias, errors, evaluate, initial_bias
+from .evaluate import aligned_bias, errors, evaluate, initial_bias, shifted_bias
 from .formats import read_model
 from .monitor import DIVERGED, Monitor, diverged
 from .parent import open_parent
@@ -80,19 +83,21 @@ class DeepmdTrainer(Trainer):
             return self._no_steps(task)
         start = time.perf_counter()
         with logging_to(self._log(task.directory)):
-            plan, kept = by_leader(self.comm, lambda: self._plan(task))
+            plan, kept, notes = by_leader(self.comm, lambda: self._plan(task))
             trainer, monitor, step_seconds = together(self.comm, lambda: self._run(task, plan, kept))
             result = by_leader(self.comm, lambda: self._finish(task, trainer, monitor, start))
         begun_at = 0 if kept is None else kept.step
-        return replace(result, step_seconds=step_seconds, seconds=time.perf_counter() - start, begun_at=begun_at)
+        seconds = time.perf_counter() - start
+        return replace(result, step_seconds=step_seconds, seconds=seconds, begun_at=begun_at, notes=notes)
 
-    def _plan(self, task: TrainTask) -> tuple[Plan, Kept | None]:
-        """Of the round, or of what is left of one that was killed."""
+    def _plan(self, task: TrainTask) -> tuple[Plan, Kept | None, tuple[str, ...]]:
+        """Of the round, or of what is left of one that was killed; and what the user must know of its labels."""
         kept = None if self.section.restart_after is None else take_up(task, self._identity(task))
+        bias, notes = self._bias(task)
         if kept is None:
-            return prepare(self.section, task, self._bias(task), self.model, self._replayed(task)), None
+            return prepare(self.section, task, bias, self.model, self._replayed(task)), None, notes
         plan = prepare(self.section, task, None, self.model, self._replayed(task))  # its bias is in the weights
-        return replace(plan, start={"restart_model": str(kept.path)}, finetune_links=None), kept
+        return replace(plan, start={"restart_model": str(kept.path)}, finetune_links=None), kept, notes
 
     def _run(self, task: TrainTask, plan: Plan, kept: Kept | None) -> tuple[Any, Monitor, float]:
         """The steps of a round, on all ranks; no MPI call but those that open the process group."""
@@ -133,15 +138,15 @@ class DeepmdTrainer(Trainer):
         return replace(result, best_step=step, curve=_curve(task.directory, monitor, kept))
 
     def _no_steps(self, task: TrainTask) -> TrainResult:
-        """A round of no steps: only the bias moves, and only in the first."""
+        """A round of no steps: only the bias moves."""
         if task.parent is None:
             raise TaskError("a model from scratch needs training steps; set train.first_steps to 1 or more")
 
         def work(start: float) -> TrainResult:
             state, branches = self._with_branches(task.parent)
-            if task.first:
-                state = {**state, BIAS: self._bias(task)}
-            return self._publish(state, task.directory / "last.pt", start, branches)
+            bias, notes = self._bias(task)
+            state = state if bias is None else {**state, BIAS: bias}
+            return replace(self._publish(state, task.directory / "last.pt", start, branches), notes=notes)
 
         return self._alone(work, task.directory)
 
@@ -153,24 +158,48 @@ class DeepmdTrainer(Trainer):
     def _log(self, directory: Path) -> Path:
         return directory / ("train.log" if leads(self.comm) else f"train-{self.comm.rank}.log")
 
-    def _bias(self, task: TrainTask) -> Any:
+    def _bias(self, task: TrainTask) -> tuple[Any, tuple[str, ...]]:
+        """The energy bias a training starts with, None: its parent's; and what the user must know of the labels."""
+        if task.parent is not None and not task.first:
+            return self._completed_bias(task)
+        records = task.old + task.new
         if task.parent is None:
-            return initial_bias(task.model, task.old + task.new)
-        if not task.first:
-            return None
+            return initial_bias(task.model, records), level_notes(records, energies_less(records, None))
         return self._first_bias(task, read(task.parent))
 
-    def _first_bias(self, task: TrainTask, state: State) -> Any:
+    def _first_bias(self, task: TrainTask, state: State) -> tuple[Any, tuple[str, ...]]:
         """By ``train.bias``, of the model's elements; a random fitting net knows nothing that could be shifted."""
         records, there = task.old + task.new, retyped(state, self.model.type_map)
         if self.section.bias == "set" or self.model.branch == RANDOM:
-            return initial_bias({"type_map": there["_extra_state"]["model_params"]["type_map"]}, records)
-        if self.section.bias == "none":
-            return there[BIAS]
-        unlike = new_elements(state, self.model.type_map) or not self.section.use_pretrain_script
-        if unlike and task.steps:
-            return LATER
-        return aligned_bias(self._load(task.parent), records).cpu()
+            bias = initial_bias({"type_map": there["_extra_state"]["model_params"]["type_map"]}, records)
+        elif self.section.bias == "none":
+            bias = there[BIAS]
+        elif task.steps and (new_elements(state, self.model.type_map) or not self.section.use_pretrain_script):
+            bias = LATER
+        else:
+            differences = energies_less(records, self._predict(task))
+            bias = aligned_bias(self._load(task.parent), records, differences).cpu()
+            return bias, level_notes(records, differences)
+        return bias, level_notes(records, energies_less(records, None))
+
+    def _completed_bias(self, task: TrainTask) -> tuple[Any, tuple[str, ...]]:
+        """Of a later round: what its new labels determine and those before did not."""
+        predict = self._predict(task)
+        notes = joining_notes(task.old, task.new, predict)
+        shift = completing_shift(task.old, task.new, predict) if self.section.bias != "none" else {}
+        if not shift:
+            return None, notes
+        model = self._start(task)
+        delta = [shift.get(name, 0.0) for name in model.get_type_map()]
+        return shifted_bias(model, np.array(delta)).cpu(), notes
+
+    def _predict(self, task: TrainTask) -> Predict:
+        """Predictions by the model a training starts from, which is loaded when they are asked for."""
+        return lambda frames: evaluate(self._start(task), frames)
+
+    def _start(self, task: TrainTask) -> Any:
+        """The model a training starts from; a student has its own elements."""
+        return self._load(task.parent) if task.model is None else build_model(read(task.parent))
 
     def _replayed(self, task: TrainTask) -> dict[str, Replayed]:
         """The data of ``train.replay``, read once a job; a student replays nothing."""

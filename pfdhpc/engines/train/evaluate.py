@@ -1,6 +1,7 @@
 """Energies, forces and virials of frames by a deepmd model in memory, and their errors against labels."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from ...data import Frame, Label, Record
 from ...data.geometry import right_handed_cell
 from ...errors import TaskError
 from ..inference import batches
+from .alignment import energies_less
 from .dataset import types_of
 
 
@@ -64,22 +66,30 @@ def _rms(differences: list) -> float:
     return float(np.sqrt(np.mean(np.concatenate([np.ravel(item) for item in differences]) ** 2)))
 
 
-def aligned_bias(model: Any, records: Sequence[Record]) -> Any:
+def aligned_bias(model: Any, records: Sequence[Record], differences: np.ndarray | None = None) -> Any:
     """The model's energy bias shifted, element by element, to labelled records: (1, n_types, 1), eV.
 
     The shift is deepmd's own least-squares fit of ``label - prediction`` (``dp change-bias``), the
     solution of minimum norm: where the composition cannot tell elements apart (SiC at 1:1) it is shared
     equally, and elements that do not occur keep their bias. All records enter, whatever the batch size
-    and the number of ranks. Raises TaskError when there are none.
+    and the number of ranks. ``differences``: label - prediction, (n,) eV, where they are known already.
+    Raises TaskError when there are no records.
     """
-    import torch
     from deepmd.utils.out_stat import compute_stats_from_redu
 
     ordered = _ordered(records)
-    predicted = evaluate(model, [record.frame for record in ordered])
-    shift = np.array([[r.label.energy - p.energy] for r, p in zip(ordered, predicted, strict=True)])
-    type_map = model.get_type_map()
-    delta, _ = compute_stats_from_redu(shift, _composition(ordered, type_map).astype(float))
+    if differences is None:
+        differences = energies_less(ordered, partial(evaluate, model))
+    else:
+        differences = differences[np.argsort([record.frame_id for record in records], kind="stable")]
+    delta, _ = compute_stats_from_redu(differences[:, None], _composition(ordered, model.get_type_map()).astype(float))
+    return shifted_bias(model, delta)
+
+
+def shifted_bias(model: Any, delta: np.ndarray) -> Any:
+    """The model's energy bias (1, n_types, 1) and ``delta``, (n_types,) eV."""
+    import torch
+
     bias = model.get_out_bias()
     return bias + torch.as_tensor(delta, dtype=bias.dtype, device=bias.device).reshape(bias.shape)
 

@@ -8,6 +8,7 @@ same weights on a CPU. Checkpoints of metatrain are pickles: loading one runs co
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from ..base import Product, Trainer, TrainResult, TrainTask
 from ..isolated.spawner import Spawner, clean_environment
 from ..label.programs.parts import last_words
 from ..metatomic import MetatomicPredictor
-from .metatrain_model import aligned, check_finite, export, latest, load_pet, new_pet, save
+from .alignment import completing_shift, energies_less, joining_notes, level_notes
+from .metatrain_model import aligned, check_finite, export, latest, load_pet, new_pet, save, shifted
 from .metatrain_options import (
     Stage,
     check_options,
@@ -70,12 +72,11 @@ class MetatrainTrainer(Trainer):
         return self._alone(lambda start: self._train(task, start))
 
     def _train(self, task: TrainTask, start: float) -> TrainResult:
-        scratch = task.first and self.model.checkpoint is None
-        parent = None if scratch else self._aligned_first(task)
+        parent, notes = self._aligned(task)
         if task.steps == 0:
             if parent is None:
                 raise TaskError("a model from scratch needs training steps; set train.first_steps to 1 or more")
-            return self._publish(load_pet(parent), task.directory / "last.ckpt", start)
+            return replace(self._publish(load_pet(parent), task.directory / "last.ckpt", start), notes=notes)
         done, curve, clock = 0, [], time.perf_counter()
         for stage in stages(self.section, task.steps, task.first):
             folder = task.directory / stage.name
@@ -87,9 +88,8 @@ class MetatrainTrainer(Trainer):
         model, best_epoch = self._chosen(parent, task.validation)
         step = done if best_epoch is None else done - n_steps * (n_epochs - 1 - best_epoch)
         result = self._publish(model, task.directory / f"{'last' if best_epoch is None else 'best'}.ckpt", start)
-        return TrainResult(
-            result.checkpoint, result.frozen, step, tuple(curve), time.perf_counter() - start, step_seconds
-        )
+        seconds = time.perf_counter() - start
+        return TrainResult(result.checkpoint, result.frozen, step, tuple(curve), seconds, step_seconds, notes=notes)
 
     def _prepare(self, task: TrainTask, stage: Stage, parent: Path | None, folder: Path) -> tuple[int, int]:
         """Options and frames of a stage in a folder of its own; the steps of an epoch, and the epochs."""
@@ -139,13 +139,27 @@ class MetatrainTrainer(Trainer):
         values = [scores(validation, MetatomicPredictor(model.export())(frames)) for model in (best, last)]
         return (best, epoch_number) if surpasses(*values) else (last, None)
 
-    def _aligned_first(self, task: TrainTask) -> Path:
-        """The checkpoint a round starts from; in the first one with its energies aligned by ``train.bias``."""
-        records = [*task.old, *task.new]
-        if not task.first or self.section.bias == "none":
-            return task.parent
-        predict = self._predictor(task.parent) if self.section.bias == "change" else None
-        return save(aligned(load_pet(task.parent), records, predict), task.directory / "start.ckpt")
+    def _aligned(self, task: TrainTask) -> tuple[Path | None, tuple[str, ...]]:
+        """The checkpoint a round starts from, its energies aligned by ``train.bias``; and what the user must know.
+
+        All of them before the first round, in a later one those of elements (or ratios) that had no label before:
+        metatrain fits them in a training from scratch alone.
+        """
+        records, bias, path = [*task.old, *task.new], self.section.bias, task.directory / "start.ckpt"
+
+        def predict(frames: Sequence[Frame]) -> list[Label]:
+            return self._predictor(task.parent)(frames)
+
+        if not task.first:
+            shift = completing_shift(task.old, task.new, predict) if bias != "none" else {}
+            notes = joining_notes(task.old, task.new, predict)
+            return save(shifted(load_pet(task.parent), shift), path) if shift else task.parent, notes
+        given = self.model.checkpoint is not None
+        wanted = energies_less(records, predict if given and bias == "change" else None)
+        if given and bias != "none":
+            save(aligned(load_pet(task.parent), records, wanted, bias == "change"), path)
+        parent = None if not given else task.parent if bias == "none" else path
+        return parent, level_notes(records, wanted) if records else ()
 
     def _parent(self) -> Any:
         if self.model.checkpoint is not None:

@@ -3,7 +3,7 @@
 To be used where metatrain is installed; it and torch are loaded by the functions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ...config.train import ModelSection, TrainSection
-from ...data import Frame, Label, Record
+from ...data import Record
 from ...errors import InputError, TaskError
 from .metatrain_options import ENERGY, check_options
 from .monitor import DIVERGED
@@ -129,29 +129,32 @@ def export(model: Any, path: Path) -> Path:
     return path
 
 
-def aligned(model: Any, records: Sequence[Record], predict: Callable[[Sequence[Frame]], list[Label]] | None) -> Any:
-    """The model with an energy per element that fits labelled records, by least squares of minimum norm.
+def aligned(model: Any, records: Sequence[Record], wanted: np.ndarray, keep: bool) -> Any:
+    """The model with an energy per element that fits ``wanted``, (n,) eV, best: least squares of minimum norm.
 
-    Shifted by a fit of label - prediction; with ``predict`` None, set by a fit of the labels alone. Elements that do
-    not occur are not shifted. Raises TaskError when there are no records.
+    Shifted by the fit, of label - prediction; with ``keep`` False set to it, of the labels alone. Elements that do not
+    occur stay as they are. Raises TaskError when there are no records.
     """
+    if not records:
+        raise TaskError("the energy bias cannot be aligned: there is no labelled frame to train on")
+    numbers = model.additive_models[0].atomic_types
+    counts = np.array([[(record.frame.numbers == number).sum() for number in numbers] for record in records], float)
+    fit = np.linalg.lstsq(counts, wanted, rcond=None)[0].tolist()
+    found = zip(numbers, fit, counts.any(axis=0), strict=True)
+    return shifted(model, {chemical_symbols[number]: value for number, value, occurs in found if occurs}, keep)
+
+
+def shifted(model: Any, energies: dict[str, float], keep: bool = True) -> Any:
+    """The model with ``energies`` (eV, by element) added to its own; with ``keep`` False in place of these."""
     import metatensor.torch as mts
     import torch
 
-    if not records:
-        raise TaskError("the energy bias cannot be aligned: there is no labelled frame to train on")
-    frames, composition = [record.frame for record in records], model.additive_models[0]
-    wanted = np.array([record.label.energy for record in records])
-    if predict is not None:
-        wanted = wanted - [label.energy for label in predict(frames)]
-    counts = np.array([[(frame.numbers == z).sum() for z in composition.atomic_types] for frame in frames], float)
-    fit = np.linalg.lstsq(counts, wanted, rcond=None)[0]
+    composition = model.additive_models[0]
     weights = mts.load_buffer(getattr(composition, f"{ENERGY}_composition_buffer").cpu())
     values = weights.block().values
-    known = torch.tensor(counts.any(axis=0))
-    found = torch.as_tensor(fit, dtype=values.dtype)
-    before = values[:, 0].clone()
-    values[:, 0] = torch.where(known, found if predict is None else before + found, before)
+    for place, number in enumerate(composition.atomic_types):
+        if (more := energies.get(chemical_symbols[number])) is not None:
+            values[place, 0] = torch.as_tensor(more, dtype=values.dtype) + (values[place, 0] if keep else 0.0)
     setattr(composition, f"{ENERGY}_composition_buffer", mts.save_buffer(weights))
     composition.sync_tensor_maps()
     return model

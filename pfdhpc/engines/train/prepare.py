@@ -52,7 +52,7 @@ def prepare(
         return _from_scratch(section, task, bias)
     state = read(task.parent)
     if task.model is not None:
-        return _student(section, task, state)
+        return replace(_student(section, task, state), bias=bias)
     params = state["_extra_state"]["model_params"]
     if task.first:
         params = _first_model(section, task, params, model)
@@ -68,7 +68,7 @@ def prepare(
     frozen = tuple(section.freeze)
     if not task.first:
         config, distances = _measured(normalised(config, bool(replayed)))
-        return Plan(config, {"init_model": str(start)}, None, None, distances, links, frozen)
+        return Plan(config, {"init_model": str(start)}, None, bias, distances, links, frozen)
     plan = _finetune(start, config, bias, bool(model) and model.branch == RANDOM)
     return replace(plan, config=_staged(section, task, plan.config), shared_links=links, frozen=frozen)
 

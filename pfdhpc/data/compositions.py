@@ -19,8 +19,8 @@ from .frame import Frame, Record
 
 REACH = 5.0
 """Error of an energy per atom, over that of the energies it was fitted to, up to which a composition is determined."""
-FLOOR = 0.1
-"""eV/atom below which the energies of a composition are never called off: models of little data are, by this much."""
+FLOOR = 0.3
+"""eV/atom below which the energies of a composition are never called off: models of little data are, by a third."""
 FACTOR = 10.0
 """Times their own scatter by which energies of a composition must be off together to be called off."""
 SCATTER = 0.03
@@ -101,13 +101,13 @@ def open_directions(known: np.ndarray, added: np.ndarray) -> np.ndarray:
 
 
 def systematic(
-    formulas: Sequence[str], differences: np.ndarray, squares: float = 0.0, n_free: int = 0
+    formulas: Sequence[str], differences: np.ndarray, squares: float = 0.0, n_free: int = 0, floor: float = FLOOR
 ) -> dict[str, float]:
     """Mean energy differences, eV/atom, by composition, of those that are off as a whole and not by scatter.
 
     ``differences``: of each frame, eV/atom. The scatter is that about the means; ``squares`` and ``n_free`` add a sum
     of squares and degrees of freedom known from elsewhere. The mean of a composition is off if it exceeds both
-    :data:`FLOOR` and :data:`FACTOR` times the scatter.
+    ``floor`` and :data:`FACTOR` times the scatter.
     """
     groups: dict[str, list[float]] = {}
     for text, value in zip(formulas, differences, strict=True):
@@ -116,7 +116,7 @@ def systematic(
     squares += sum(float(np.sum((np.array(values) - means[text]) ** 2)) for text, values in groups.items())
     n_free += len(formulas) - len(groups)
     scatter = np.sqrt((squares + SCATTER**2) / (n_free + 1))
-    return {text: mean for text, mean in sorted(means.items()) if abs(mean) > max(FLOOR, FACTOR * scatter)}
+    return {text: mean for text, mean in sorted(means.items()) if abs(mean) > max(floor, FACTOR * scatter)}
 
 
 def listed(formulas: Sequence[str], most: int = 4) -> str:

@@ -14,6 +14,9 @@ from .citations import citations
 from .document import error
 from .reading import RunData, Tree
 
+FIRST = "first labels"
+"""What a warning is about (pfdhpc/roles/begin.py) that is settled when the run is over."""
+
 
 @dataclass
 class Known:
@@ -98,7 +101,7 @@ def _accuracy(run: RunData) -> str:
 def _error_rows(before: Tree | None, after: Tree) -> Iterable[list[str]]:
     def row(name: str, digits: int, scale: float, *path: str) -> list[str]:
         values = [_at(table, path) for table in (before, after) if table]
-        return [name, *(error(value, scale, digits) for value in values)]
+        return [name, *(error(value, scale, digits, path[-1]) for value in values)]
 
     yield row("force, eV/Å", 3, 1, "total", "force")
     yield row("energy, meV/atom", 1, 1000, "total", "energy")
@@ -163,6 +166,8 @@ def _limits(run: RunData, known: Mapping[str, Known], symbols: Sequence[str]) ->
     ]
     if run.state["ended"] not in ("converged", "saturated", "accurate"):
         lines.insert(0, "- where accuracy matters, before the run has converged: it did not")
+    warnings = (run.state.get("warnings") or {}).items()
+    lines[:0] = [f"- before this is settled: {text}" for about, text in warnings if about != FIRST]
     if run.production.get("stable") is False:
         lines.insert(0, f"- for long dynamics: its trajectory was not stable ({run.production.get('reason')})")
     return "\n".join(lines)

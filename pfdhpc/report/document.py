@@ -94,13 +94,14 @@ def number(value: Any, digits: int = 3, scale: float = 1.0) -> str:
 
 
 NOT_LABELLED = "not labelled"
+NOT_DETERMINED = "not determined"
 """In the place of an error that cannot be, as no label has the quantity (a virial)."""
 
 
-def error(value: float | None, scale: float = 1.0, digits: int | None = None) -> str:
-    """An error to three significant digits, or so many decimals; what no label has is said to be that."""
+def error(value: float | None, scale: float = 1.0, digits: int | None = None, what: str = "") -> str:
+    """An error to three significant digits, or so many decimals; what no label has or determines is said to be that."""
     if value is None or value != value:
-        return NOT_LABELLED
+        return NOT_DETERMINED if what == "energy" else NOT_LABELLED
     return number(scale * value) if digits is None else f"{scale * value:.{digits}f}"
 
 

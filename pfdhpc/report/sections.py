@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from ase.data import chemical_symbols
 
+from ..data.compositions import listed
 from . import environments, errors
 from .card import len_of, temperatures
 from .citations import citations
@@ -47,10 +48,16 @@ def tiles(run: RunData) -> list[Tile]:
 def compose(run: RunData, describe: Describe, extra: Sequence[Section] = ()) -> list[Section]:
     """All sections there is anything for; ``extra`` come after the errors."""
     parts = [
-        what_was_done(run), learning(run), held_out(run), brought_along(run), *extra, production(run),
+        warnings(run), what_was_done(run), learning(run), held_out(run), brought_along(run), *extra, production(run),
         selection(run, describe), refusals(run), spent(run), citing(run), provenance(run),
     ]  # fmt: skip
     return [part for part in parts if part is not None]
+
+
+def warnings(run: RunData) -> Section | None:
+    """What the run warned of; state of an older run has none."""
+    found = (run.state.get("warnings") or {}).values()
+    return Section("Warnings", [f"{text[:1].upper()}{text[1:]}." for text in found]) if found else None
 
 
 def what_was_done(run: RunData) -> Section:
@@ -110,6 +117,7 @@ def held_out(run: RunData) -> Section | None:
     else:
         section.text.append("Their predictions were not recorded by the version that ended this run.")
     section.tables.append(_error_table(run))
+    section.text += _left_out(run.after)
     caption = "Force errors by system and by element."
     section.figures.append(Figure("errors-by-kind", errors.by_kind(run.before, run.after, run.product), caption))
     return section
@@ -121,8 +129,14 @@ def _error_table(run: RunData) -> Table:
     for key, name, scale in errors.QUANTITIES:
         values = [table["total"][key] for table in (run.before, run.after) if table]
         ratio = [number(values[0] / values[1], 2) if values[1] else "–"] if len(values) == 2 else []
-        rows.append([name, *(error(value, scale) for value in values), *ratio])
+        rows.append([name, *(error(value, scale, what=key) for value in values), *ratio])
     return Table(head, rows)
+
+
+def _left_out(*tables: Tree) -> list[str]:
+    """What the energy errors of some tables are not about."""
+    found = sorted({text for table in tables for text in table.get("undetermined") or ()})
+    return [f"No label in training determines the energies of {listed(found)}: they are left out."] if found else []
 
 
 def brought_along(run: RunData) -> Section | None:
@@ -134,10 +148,11 @@ def brought_along(run: RunData) -> Section | None:
     text = f"{len(run.state['fixed_ids'])} labelled frames that were brought along to test with (test.data).{until}"
     names = {"pretrained": "pre-trained", "final": run.product}
     rows = [
-        [name, *(error(table["total"][key], scale) for table in tables.values())]
+        [name, *(error(table["total"][key], scale, what=key) for table in tables.values())]
         for key, name, scale in errors.QUANTITIES
     ]
-    return Section("Errors on test data", [text], tables=[Table(["RMSE", *(names.get(k, k) for k in tables)], rows)])
+    text = [text, *_left_out(*tables.values())]
+    return Section("Errors on test data", text, tables=[Table(["RMSE", *(names.get(k, k) for k in tables)], rows)])
 
 
 def production(run: RunData) -> Section | None:

@@ -237,16 +237,17 @@ def _train(config: Config, state: RunState, layout: Layout):
     """The model, or the members of a committee that are not there yet: any team trains any of them to the same bits."""
     idle = _idle(state, layout, TRAINER)
     for member in state.untrained(config.pool.models) if config.pool else [0]:
-        order = _training(config, state, member)
-        if order.order_id in state.running:
+        number = training_number(config, state)
+        name = f"{number}/{member}" if config.pool else f"{number}"
+        if f"train/{name}" in state.running:
             continue
         team = next(idle, None)
         if team is None:
             return
-        yield team, order
+        yield team, _training(config, state, member, name)
 
 
-def _training(config: Config, state: RunState, member: int) -> m.Train:
+def _training(config: Config, state: RunState, member: int, name: str) -> m.Train:
     fresh = (config.overlapped and state.training) or state.fresh  # one that was begun is done again as it was
     split, new = assign(state, fresh, config.test)
     first = not state.train_ids
@@ -254,7 +255,6 @@ def _training(config: Config, state: RunState, member: int) -> m.Train:
     number = training_number(config, state)
     if config.pool is not None and not from_parent:
         parent = state.committee[member]
-    name = f"{number}/{member}" if config.pool else f"{number}"
     return m.Train(
         order_id=f"train/{name}",
         round=number,

@@ -1,7 +1,8 @@
 """Which labels train, which validate, and which are held out."""
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -12,7 +13,7 @@ from .state import RunState
 
 TRAIN, VALIDATION, TEST = range(3)
 """Places in a row of ``RunState.shares``."""
-Shares = dict[str, list[int]]
+NONE = (0, 0, 0)
 
 
 def assign(state: RunState, label_ids: Iterable[str], section: TestSection) -> tuple[RunState, tuple[str, ...]]:
@@ -23,68 +24,59 @@ def assign(state: RunState, label_ids: Iterable[str], section: TestSection) -> t
     whole frames allow. Returns the state in which that has happened, and the ids that train.
     """
     labels = {key: state.compositions.get(key, "") for key in sorted(label_ids)}
-    shares = {text: list(counts) for text, counts in state.shares.items()}
-    for text in labels.values():
-        shares.setdefault(text, [0, 0, 0])
     decisive = determining(tuple(state.determining), tuple(labels.values()))
-    train = _first_of_each(labels, decisive)
-    if not (state.train_ids or train):
-        train = set(islice(labels, 1))
-    rest = {key: text for key, text in labels.items() if key not in train}
-    total = len(labels) + len(state.train_ids) + len(state.validation_ids) + len(state.test_ids)
-    totals = {text: sum(counts) for text, counts in shares.items()}
-    for text in labels.values():
-        totals[text] += 1
-    test = _drawn(
-        rest, round(section.holdout * total) - len(state.test_ids), _owed(section.holdout, totals, shares, TEST)
-    )
-    rest = {key: text for key, text in rest.items() if key not in test}
-    owed = _owed(section.validation, totals, shares, VALIDATION)
-    validation = _drawn(rest, round(section.validation * total) - len(state.validation_ids), owed)
-    train |= rest.keys() - validation
+    bound = _first_of_each(labels, decisive)
+    if not (state.train_ids or bound):
+        bound = set(islice(labels, 1))
+    test = _drawn(state, labels, bound, TEST, section.holdout)
+    validation = _drawn(state, labels, bound | test, VALIDATION, section.validation)
+    train = labels.keys() - test - validation
+    shares = dict(state.shares)
     for place, keys in ((TRAIN, train), (VALIDATION, validation), (TEST, test)):
         for key in keys:
-            shares[labels[key]][place] += 1
+            shares[labels[key]] = _one_more(shares.get(labels[key], NONE), place)
     state = replace(
         state,
         test_ids=(*state.test_ids, *sorted(test)),
         validation_ids=(*state.validation_ids, *sorted(validation)),
         compositions={key: text for key, text in state.compositions.items() if key not in labels},
-        shares={text: tuple(counts) for text, counts in shares.items()},
+        shares=dict(sorted(shares.items())),
         determining={**state.determining, **dict.fromkeys(decisive, state.next_version)},
     )
     return state, tuple(sorted(train))
 
 
-def _first_of_each(labels: dict[str, str], formulas: Iterable[str]) -> set[str]:
+def _one_more(counts: Sequence[int], place: int) -> tuple[int, ...]:
+    return tuple(count + (index == place) for index, count in enumerate(counts))
+
+
+def _first_of_each(labels: Mapping[str, str], formulas: Iterable[str]) -> set[str]:
     """The first label of each of some compositions."""
-    wanted, found = set(formulas), set()
-    for key, text in labels.items():
-        if text in wanted:
-            wanted.remove(text)
-            found.add(key)
-    return found
+    first = {text: key for key, text in reversed(labels.items())}
+    return {first[text] for text in formulas}
 
 
-def _owed(share: float, totals: dict[str, int], shares: Shares, place: int) -> Callable[[str], float]:
-    """By how many frames a composition is short of its share."""
-    return lambda text: share * totals[text] - shares[text][place]
-
-
-def _drawn(labels: dict[str, str], count: int, owed: Callable[[str], float]) -> set[str]:
-    """So many labels, each of the composition that is owed most by then, the first of it by id."""
+def _drawn(state: RunState, labels: Mapping[str, str], bound: set[str], place: int, share: float) -> set[str]:
+    """Labels that bring a share of all to its size: each of the composition whose share lacks most by then."""
     waiting: dict[str, list[str]] = {}
     for key, text in labels.items():
-        waiting.setdefault(text, []).append(key)
-    queue = [(-owed(text), keys[0], text, 0) for text, keys in waiting.items()]
-    heapq.heapify(queue)
-    found: set[str] = set()
+        if key not in bound:
+            waiting.setdefault(text, []).append(key)
+    new, queue = Counter(labels.values()), []
+    for text, keys in waiting.items():
+        before = state.shares.get(text, NONE)
+        heapq.heappush(queue, (before[place] - share * (sum(before) + new[text]), keys[0], text))
+    parts = (state.train_ids, state.validation_ids, state.test_ids)
+    count = round(share * (len(labels) + sum(map(len, parts)))) - len(parts[place])
+    found: list[str] = []
     while queue and len(found) < count:
-        lacking, key, text, place = heapq.heappop(queue)
-        found.add(key)
-        if place + 1 < len(waiting[text]):
-            heapq.heappush(queue, (lacking + 1, waiting[text][place + 1], text, place + 1))
-    return found
+        surplus, key, text = heapq.heappop(queue)
+        found.append(key)
+        keys = waiting[text]
+        keys.pop(0)
+        if keys:
+            heapq.heappush(queue, (surplus + 1, keys[0], text))
+    return set(found)
 
 
 def with_compositions(state: RunState, known: Callable[[Sequence[str]], Sequence[Record]]) -> RunState:
@@ -99,14 +91,14 @@ def with_compositions(state: RunState, known: Callable[[Sequence[str]], Sequence
     places = (state.train_ids, state.validation_ids, state.test_ids)
     if sum(map(sum, state.shares.values())) == sum(map(len, places)):
         return state
-    shares: Shares = {}
+    shares: dict[str, tuple[int, ...]] = {}
     for place, keys in enumerate(places):
         formulas = _formulas(keys, known)
         for text in formulas:
-            shares.setdefault(text, [0, 0, 0])[place] += 1
+            shares[text] = _one_more(shares.get(text, NONE), place)
         if place == TRAIN and not state.determining:
             state = replace(state, determining=dict.fromkeys(determining((), formulas), 1))
-    return replace(state, shares={text: tuple(counts) for text, counts in shares.items()})
+    return replace(state, shares=dict(sorted(shares.items())))
 
 
 def _formulas(label_ids: Sequence[str], known: Callable[[Sequence[str]], Sequence[Record]]) -> list[str]:

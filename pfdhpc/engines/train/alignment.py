@@ -15,6 +15,8 @@ from ...data.compositions import amounts, formula_of, fractions, open_directions
 from ..label.level import in_words
 
 Predict = Callable[[Sequence[Frame]], Sequence[Label]]
+APART = 0.1
+"""eV/atom below which two levels of theory are never called apart."""
 FEW = 8
 """Labels of a level of theory up to which it is compared with those trained on before."""
 
@@ -92,7 +94,7 @@ def _notes(
     notes = []
     for level in sorted(set(map(level_of, records))):
         places = [i for i, record in enumerate(records) if level_of(record) == level and not is_open[i]]
-        found = systematic([formulas[i] for i in places], left[places], squares, n_free)
+        found = systematic([formulas[i] for i in places], left[places], squares, n_free, APART)
         if found:
             notes.append(_apart(level, level_of(reference[0]), found))
     return tuple(notes)

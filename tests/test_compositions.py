@@ -57,7 +57,7 @@ def test_as_few_as_needed_determine_all(known, added):
 
 @given(known=sets, added=sets.filter(bool), seed=st.integers(0, 99))
 def test_constants_fitted_along_new_directions_leave_known_compositions_where_they_are(known, added, seed):
-    """Any constants of the elements: those the known compositions fix are right already, the rest comes from the new."""
+    """Any constants: those the known compositions fix are right already, the rest comes from the new."""
     old, new = fractions(sorted({*known}), ELEMENTS), fractions(sorted({*added}), ELEMENTS)
     truth = np.random.default_rng(seed).normal(scale=1000.0, size=4)
     learned = np.linalg.pinv(old, rcond=1e-9) @ old @ truth if len(old) else np.zeros(4)

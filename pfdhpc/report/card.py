@@ -14,9 +14,6 @@ from .citations import citations
 from .document import error
 from .reading import RunData, Tree
 
-FIRST = "first labels"
-"""What a warning is about (pfdhpc/roles/begin.py) that is settled when the run is over."""
-
 
 @dataclass
 class Known:
@@ -166,8 +163,7 @@ def _limits(run: RunData, known: Mapping[str, Known], symbols: Sequence[str]) ->
     ]
     if run.state["ended"] not in ("converged", "saturated", "accurate"):
         lines.insert(0, "- where accuracy matters, before the run has converged: it did not")
-    warnings = (run.state.get("warnings") or {}).items()
-    lines[:0] = [f"- before this is settled: {text}" for about, text in warnings if about != FIRST]
+    lines[:0] = [f"- before this is settled: {text}" for text in (run.state.get("warnings") or {}).values()]
     if run.production.get("stable") is False:
         lines.insert(0, f"- for long dynamics: its trajectory was not stable ({run.production.get('reason')})")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ from .unused import length_problems, tell_open, tell_unused
 class Start:
     """A fresh state, and the labelled frames the user brought along: to train on, and to test on.
 
-    ``told`` says which of the frames are not used; ``pool`` is that of a ``simplify`` run.
+    ``told`` says which of the frames are not used, and what the first labels lack; ``pool`` is that of a ``simplify`` run.
     """
 
     state: RunState
@@ -99,9 +99,9 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
         fixed_ids=tuple(sorted(record.label_id for record in fixed)),
         elsewhere=elsewhere,
     )
-    if pool is None:
-        first = (*(item.frame for item in (*given, *state.pending)), *(item.point.frame for item in aimd))
-        state = state.warned("first labels", not_in_the_first(config, first))
+    first = (*(item.frame for item in (*given, *state.pending)), *(item.point.frame for item in aimd))
+    if pool is None and (lacking := not_in_the_first(config, first)):
+        told.append(lacking)
     return Start(state, tuple(given), tuple(fixed), tuple(told), pool)
 
 

@@ -104,8 +104,6 @@ class Coordinator(Desk):
             self.state = start.state
             for line in start.told:
                 self.listener.say(line)
-            for text in start.state.warnings.values():
-                self.listener.say(f"WARNING: {text}")
         else:
             kept = still_there(from_tree(tree["state"]), self.store, self.levels, self.listener.say)
             new = imported(kept.label_ids, self.store.label_ids)

@@ -150,6 +150,22 @@ def test_a_given_checkpoint_is_aligned_and_gone_on_from(trained, spawner, tmp_pa
     assert set(load_pet(later.checkpoint).dataset_info.targets) >= {"energy", "non_conservative_force"}
 
 
+def test_an_element_that_comes_later_has_its_energy_aligned(trained, trainer, tmp_path):
+    """metatrain fits energies per element in a training from scratch alone."""
+    known = make_records(4, 7)
+    gold = tuple(
+        replace(r, frame=replace(r.frame, numbers=np.full(4, 79)), label=replace(r.label, energy=r.label.energy - 8000))
+        for r in make_records(4, 8)
+    )
+    later = trainer.train(TrainTask(1, trained.checkpoint, False, TRAINING, (*known, *gold), (), 0, 5, tmp_path))
+    before, after = (trainer.predict(one.checkpoint, frames(known)) for one in (trained, later))
+    assert [label.energy for label in after] == pytest.approx([label.energy for label in before], abs=1e-3)
+    wrong = [
+        p.energy - r.label.energy for p, r in zip(trainer.predict(later.checkpoint, frames(gold)), gold, strict=True)
+    ]
+    assert np.mean(wrong) == pytest.approx(0, abs=0.1) and later.notes == ()
+
+
 def test_what_is_no_pet_checkpoint_is_refused_in_one_line(trained, tmp_path):
     section = TrainSection.model_validate(SECTION)
     for content in (b"nothing", trained.frozen.read_bytes()):

@@ -6,8 +6,8 @@ the task's content: the same task gives the same answer.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class TrainResult:
     seconds: float  # wall time of the whole call
     step_seconds: float  # of it, the optimisation steps themselves
     begun_at: int = 0  # the step it went on from, where an earlier job was killed in this round
-    notes: tuple[str, ...] = ()  # what the user must know of the labels
+    notes: Mapping[str, str] = field(default_factory=dict)  # what the user must know of the labels, by what it is about
 
 
 @dataclass(frozen=True)

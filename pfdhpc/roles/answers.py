@@ -1,5 +1,6 @@
 """Answers: what the team leaders tell the coordinator, and each other in a selection; one frozen dataclass each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +146,7 @@ class Trained(Answer):
     step_seconds: float
     curve: tuple[dict[str, float], ...] = ()
     begun_at: int = 0  # the step it went on from, where an earlier job was killed in it
-    notes: tuple[str, ...] = ()  # what the user must know of the labels
+    notes: Mapping[str, str] = field(default_factory=dict)  # what the user must know of the labels, by what it is about
 
 
 @dataclass(frozen=True)

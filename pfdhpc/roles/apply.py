@@ -225,8 +225,8 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
 @_apply.register
 def _(answer: m.Trained, config, state, known):
     new = state.training or state.fresh
-    for note in answer.notes:
-        state = state.warned(note, note)
+    for about, note in answer.notes.items():
+        state = state.warned(about, note)
     members: tuple = (answer.model,)
     if config.pool is not None:
         members = state.with_member(m.member_of(answer.order_id), answer.model)

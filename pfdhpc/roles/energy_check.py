@@ -82,8 +82,8 @@ def _remedy(config: Config, state: RunState) -> str:
         return 'It was not aligned (train.bias = "none"): begin a run with train.bias = "change"'
     if len(levels) > 1:
         named = " and ".join(sorted({in_words(level) for level in levels}))
-        return f"It is trained on labels of several levels of theory ({named}): make them all with one method"
-    return "Look for labels of these compositions that are no ground state or made with other settings; train longer"
+        return f"The labels of this run are of several levels of theory ({named}): make them all with one method"
+    return "Train longer, or look for labels of these compositions that are no ground state or made with other settings"
 
 
 def _unconverged(config: Config, state: RunState) -> RunState:

@@ -176,25 +176,26 @@ def test_any_constants_per_element_are_followed():
 def test_two_levels_of_theory_are_told_apart(offset):
     ours, other = make_records("SiC", 4, 1), make_records("SiC", 4, 2, "given-old", offset)
     mixed = ours + other + make_records("Si", 2, 3)
-    (note,) = level_notes(mixed, ideal(mixed))
+    (note,) = level_notes(mixed, ideal(mixed)).values()
     assert "init.data (old)" in note and f"{1000 * offset:+.0f}"[:2] in note
-    (note,) = joining_notes(ours, other, nothing)
+    assert level_notes(mixed, ideal(mixed)).keys() == joining_notes(ours, other, nothing).keys()
+    (note,) = joining_notes(ours, other, nothing).values()
     assert "of init.data (old) are off from those of [label] (level pbe)" in note
 
 
 def test_what_is_one_level_or_cannot_be_compared_is_not_called_two():
     ours, same = make_records("SiC", 4, 1), make_records("SiC", 4, 2, "given-old")
-    assert level_notes(ours + same, ideal(ours + same)) == () == joining_notes(ours, same, nothing)
+    assert level_notes(ours + same, ideal(ours + same)) == {} == joining_notes(ours, same, nothing)
     far = make_records("Si", 4, 2, "given-old", 40.0)  # an energy of silicon's own explains it
-    assert level_notes(ours + far, ideal(ours + far)) == () == joining_notes(ours, far, nothing)
+    assert level_notes(ours + far, ideal(ours + far)) == {} == joining_notes(ours, far, nothing)
     aligned_anew = ideal(ours + same) + [7.0 * len(record.frame) for record in ours + same]
-    assert level_notes(ours + same, aligned_anew) == ()
+    assert level_notes(ours + same, aligned_anew) == {}
 
 
 def test_the_trainer_tells_of_two_levels_in_any_round(trainer, first, tmp_path):
     other = make_records("SiC", 4, 6, "given-old", 2.0)
     later = trainer.train(round_of(first, tmp_path / "later", new=other))
-    assert len(later.notes) == 1 and "two levels of theory" in later.notes[0]
+    assert len(later.notes) == 1 and "two levels of theory" in next(iter(later.notes.values()))
     parent = trainer.import_parent(_made(tmp_path / "parent")).checkpoint
     begun = trainer.train(round_of(parent, _made(tmp_path / "0"), first=True, old=(), new=OLD + other))
-    assert len(begun.notes) == 1 and trainer.train(round_of(first, tmp_path / "none")).notes == ()
+    assert len(begun.notes) == 1 and trainer.train(round_of(first, tmp_path / "none")).notes == {}

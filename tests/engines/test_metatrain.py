@@ -163,7 +163,7 @@ def test_an_element_that_comes_later_has_its_energy_aligned(trained, trainer, tm
     wrong = [
         p.energy - r.label.energy for p, r in zip(trainer.predict(later.checkpoint, frames(gold)), gold, strict=True)
     ]
-    assert np.mean(wrong) == pytest.approx(0, abs=0.1) and later.notes == ()
+    assert np.mean(wrong) == pytest.approx(0, abs=0.1) and not later.notes
 
 
 def test_what_is_no_pet_checkpoint_is_refused_in_one_line(trained, tmp_path):

@@ -53,8 +53,8 @@ def energies_less(records: Sequence[Record], predict: Predict | None) -> np.ndar
     return energies - [label.energy for label in predict([record.frame for record in records])]
 
 
-def level_notes(records: Sequence[Record], differences: np.ndarray) -> tuple[str, ...]:
-    """A line for each level of theory whose energies lie apart from those of the level of most labels.
+def level_notes(records: Sequence[Record], differences: np.ndarray) -> dict[str, str]:
+    """A line for each level of theory whose energies lie apart from those of the level of most labels, by their names.
 
     ``differences``: label - prediction, (n,) eV, of a model that need not be aligned: constants per element are
     fitted to the level of most labels.
@@ -73,12 +73,12 @@ def level_notes(records: Sequence[Record], differences: np.ndarray) -> tuple[str
     return _notes([records[i] for i in others], left[others], reference, float(np.sum(left[ours] ** 2)), free)
 
 
-def joining_notes(old: Sequence[Record], new: Sequence[Record], predict: Predict) -> tuple[str, ...]:
+def joining_notes(old: Sequence[Record], new: Sequence[Record], predict: Predict) -> dict[str, str]:
     """The same of levels of theory that are new to a model, which was aligned to the ``old`` records."""
     counts = Counter(map(level_of, old))
     joining = [record for record in new if counts[level_of(record)] < FEW]
     if not joining or len({*counts, *map(level_of, joining)}) < 2:
-        return ()
+        return {}
     main = min(counts, key=lambda level: (-counts[level], level))
     reference = [record for record in old if level_of(record) == main]
     return _notes(joining, off_per_atom(joining, predict), reference)
@@ -86,18 +86,19 @@ def joining_notes(old: Sequence[Record], new: Sequence[Record], predict: Predict
 
 def _notes(
     records: Sequence[Record], left: np.ndarray, reference: Sequence[Record], squares: float = 0.0, n_free: int = 0
-) -> tuple[str, ...]:
+) -> dict[str, str]:
     """Of records at other levels than ``reference``; ``left``: their differences, (n,) eV/atom, where constants are
     aligned to it. Those count whose composition it determines. ``squares`` and ``n_free``: its own scatter."""
     formulas = list(map(formula_of, records))
     is_open = undetermined(sorted(set(map(formula_of, reference))), formulas)
-    notes = []
+    notes: dict[str, str] = {}
     for level in sorted(set(map(level_of, records))):
         places = [i for i, record in enumerate(records) if level_of(record) == level and not is_open[i]]
         found = systematic([formulas[i] for i in places], left[places], squares, n_free, APART)
         if found:
-            notes.append(_apart(level, level_of(reference[0]), found))
-    return tuple(notes)
+            main = level_of(reference[0])
+            notes["levels " + " ".join(sorted((level, main)))] = _apart(level, main, found)
+    return notes
 
 
 def level_of(record: Record) -> str:

@@ -29,6 +29,7 @@ from .settings import check_deepmd_input
 from .team import by_leader, leads, together
 from .typemap import new_elements, retyped
 
+Notes = dict[str, str]
 BIAS = "model.Default.atomic_model.out_bias"
 
 
@@ -90,7 +91,7 @@ class DeepmdTrainer(Trainer):
         seconds = time.perf_counter() - start
         return replace(result, step_seconds=step_seconds, seconds=seconds, begun_at=begun_at, notes=notes)
 
-    def _plan(self, task: TrainTask) -> tuple[Plan, Kept | None, tuple[str, ...]]:
+    def _plan(self, task: TrainTask) -> tuple[Plan, Kept | None, Notes]:
         """Of the round, or of what is left of one that was killed; and what the user must know of its labels."""
         kept = None if self.section.restart_after is None else take_up(task, self._identity(task))
         bias, notes = self._bias(task)
@@ -158,7 +159,7 @@ class DeepmdTrainer(Trainer):
     def _log(self, directory: Path) -> Path:
         return directory / ("train.log" if leads(self.comm) else f"train-{self.comm.rank}.log")
 
-    def _bias(self, task: TrainTask) -> tuple[Any, tuple[str, ...]]:
+    def _bias(self, task: TrainTask) -> tuple[Any, Notes]:
         """The energy bias a training starts with, None: its parent's; and what the user must know of the labels."""
         if task.parent is not None and not task.first:
             return self._completed_bias(task)
@@ -167,7 +168,7 @@ class DeepmdTrainer(Trainer):
             return initial_bias(task.model, records), level_notes(records, energies_less(records, None))
         return self._first_bias(task, read(task.parent))
 
-    def _first_bias(self, task: TrainTask, state: State) -> tuple[Any, tuple[str, ...]]:
+    def _first_bias(self, task: TrainTask, state: State) -> tuple[Any, Notes]:
         """By ``train.bias``, of the model's elements; a random fitting net knows nothing that could be shifted."""
         records, there = task.old + task.new, retyped(state, self.model.type_map)
         if self.section.bias == "set" or self.model.branch == RANDOM:
@@ -182,7 +183,7 @@ class DeepmdTrainer(Trainer):
             return bias, level_notes(records, differences)
         return bias, level_notes(records, energies_less(records, None))
 
-    def _completed_bias(self, task: TrainTask) -> tuple[Any, tuple[str, ...]]:
+    def _completed_bias(self, task: TrainTask) -> tuple[Any, Notes]:
         """Of a later round: what its new labels determine and those before did not."""
         predict = self._predict(task)
         notes = joining_notes(task.old, task.new, predict)

@@ -139,7 +139,7 @@ class MetatrainTrainer(Trainer):
         values = [scores(validation, MetatomicPredictor(model.export())(frames)) for model in (best, last)]
         return (best, epoch_number) if surpasses(*values) else (last, None)
 
-    def _aligned(self, task: TrainTask) -> tuple[Path | None, tuple[str, ...]]:
+    def _aligned(self, task: TrainTask) -> tuple[Path | None, dict[str, str]]:
         """The checkpoint a round starts from, its energies aligned by ``train.bias``; and what the user must know.
 
         All of them before the first round, in a later one those of elements (or ratios) that had no label before:
@@ -159,7 +159,7 @@ class MetatrainTrainer(Trainer):
         if given and bias != "none":
             save(aligned(load_pet(task.parent), records, wanted, bias == "change"), path)
         parent = None if not given else task.parent if bias == "none" else path
-        return parent, level_notes(records, wanted) if records else ()
+        return parent, level_notes(records, wanted) if records else {}
 
     def _parent(self) -> Any:
         if self.model.checkpoint is not None:

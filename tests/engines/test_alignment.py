@@ -1,5 +1,6 @@
 """The energies per element in later rounds: completed by what new labels determine, and by nothing else."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +178,8 @@ def test_two_levels_of_theory_are_told_apart(offset):
     ours, other = make_records("SiC", 4, 1), make_records("SiC", 4, 2, "given-old", offset)
     mixed = ours + other + make_records("Si", 2, 3)
     (note,) = level_notes(mixed, ideal(mixed)).values()
-    assert "init.data (old)" in note and f"{1000 * offset:+.0f}"[:2] in note
+    found = float(re.search(r"by ([+-]\d+) meV/atom", note)[1])
+    assert "init.data (old)" in note and found == pytest.approx(1000 * offset, abs=20)
     assert level_notes(mixed, ideal(mixed)).keys() == joining_notes(ours, other, nothing).keys()
     (note,) = joining_notes(ours, other, nothing).values()
     assert "of init.data (old) are off from those of [label] (level pbe)" in note

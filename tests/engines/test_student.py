@@ -135,7 +135,7 @@ def test_a_student_depends_on_its_task_alone(trainer, students, tmp_path):
     assert again.read_bytes() == students["se_e2_a"].read_bytes()
     parent, results = students["se_e2_a"], []
     for name in ("one", "two"):
-        task = round_of(tiny("se_e2_a"), tmp_path / name, DATA[4:], old=DATA[:4], parent=parent, seed=9)
+        task = round_of(tiny("se_e2_a"), tmp_path / name, DATA[:2], old=DATA[2:], parent=parent, seed=9)
         results.append(trainer.train(task))
         trainer.train(round_of(tiny("se_e2_a"), tmp_path / f"{name}-x", DATA, steps=2, seed=99))
     assert results[0].checkpoint.read_bytes() == results[1].checkpoint.read_bytes() != parent.read_bytes()

@@ -35,6 +35,8 @@ def test_a_formula_is_reduced_and_read_back():
         (("Cu3Au",), "CuAu3", True),
         (("Cu3Au", "CuAu3"), "Au", False),
         (("Cu", "Au"), "Cu3Au", False),
+        (("Cu", "Cu3Au"), "Au", False),
+        (("Cu", "Cu4Au"), "Au", True),
         (("Cu", "Au"), "Cu3AuAg", True),
         (("Cu",), "Cu107Au", True),  # an impurity has constants of its own
         (("Cu", "Cu107Au"), "Cu53Au", False),

@@ -17,8 +17,11 @@ from ase.data import chemical_symbols
 
 from .frame import Frame, Record
 
-REACH = 5.0
-"""Error of an energy per atom, over that of the energies it was fitted to, up to which a composition is determined."""
+REACH = 5.5
+"""Error of an energy per atom, over that of the energies it was fitted to, up to which a composition is determined.
+
+No pair of simple compositions comes near it: Au has 5 by Cu and Cu3Au, and 6.4 by Cu and Cu4Au.
+"""
 FLOOR = 0.3
 """eV/atom below which the energies of a composition are never called off: models of little data are, by a third."""
 FACTOR = 10.0

@@ -129,12 +129,13 @@ def test_the_first_frames_hold_every_element_there_is_room_for(tmp_path):
     cells = {"a": bulk("Cu", cubic=True), "b": bulk("Cu", cubic=True, a=3.7), "c": alloy, "d": gold}
     elements = ("Cu", "Au")
     enough = begin(several(tmp_path / "2", 2, cells), elements)
-    assert {formula_of(item) for item in enough.state.pending} == {"Cu", "Cu3Au"} and enough.note == ""
+    assert {formula_of(item) for item in enough.state.pending} == {"Cu", "Cu3Au"} and not enough.told
     one = begin(several(tmp_path / "1", 1, cells), elements)
-    assert len(one.state.pending) == 1 and "determines the energies of Au" in one.note and "init.frames = 2" in one.note
+    assert len(one.state.pending) == len(one.told) == 1
+    assert "determines the energies of Au" in one.told[0] and "init.frames = 2" in one.told[0]
     all_of_them = begin(several(tmp_path / "8", 8, cells), elements).state.pending
     assert [item.origin.system for item in sorted(all_of_them, key=lambda r: r.origin.step)] == list("abcdabcd")
-    assert begin(several(tmp_path / "0", 0, cells), elements).note == ""  # all are aligned together, later
+    assert begin(several(tmp_path / "0", 0, cells), elements).told == ()  # all are aligned together, later
 
 
 def test_a_system_of_many_structures_begins_with_those_that_have_its_elements(tmp_path):

@@ -34,7 +34,7 @@ from .unused import length_problems, tell_open, tell_unused
 class Start:
     """A fresh state, and the labelled frames the user brought along: to train on, and to test on.
 
-    ``told`` says which of the frames are not used, and what the first labels lack; ``pool`` is that of a ``simplify`` run.
+    ``told`` says which of the frames are not used, and what the first labels lack; ``pool`` is that of ``simplify``.
     """
 
     state: RunState

@@ -1,6 +1,7 @@
 """Data-parallel fine-tuning over the ranks of a team: run under mpiexec with 1, 2 and 4 ranks."""
 
 import hashlib
+import pickle
 import shutil
 import tempfile
 from datetime import timedelta
@@ -18,8 +19,10 @@ from pfdhpc.engines.train import ddp_shim
 from pfdhpc.engines.train.checkpoint import read, read_branches
 from pfdhpc.engines.train.deepmd import DeepmdTrainer
 from pfdhpc.engines.train.monitor import Monitor
+from pfdhpc.engines.train.prepare import LATER, Plan
+from pfdhpc.engines.train.team import by_leader
 from pfdhpc.errors import InputError, TaskError
-from tests.models import tiny_checkpoint
+from tests.models import DESCRIPTORS, tiny_checkpoint
 
 
 class WatchedTrainer(DeepmdTrainer):
@@ -32,19 +35,19 @@ class WatchedTrainer(DeepmdTrainer):
             plan.config["training"]["disp_freq"] = 0  # a division by zero in deepmd's loop
         trainer, *rest = super()._run(task, plan, kept)
         digest = hashlib.sha256()
-        for weight in trainer.model.parameters():
+        for weight in trainer.wrapper.parameters():
             digest.update(weight.detach().numpy().tobytes())
         self.digest = digest.hexdigest()
         return trainer, *rest
 
 
-def make_records(n, seed):
+def make_records(n, seed, symbols="SiC"):
     from ase.build import bulk
 
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(n):
-        atoms = bulk("SiC", "zincblende", a=4.36)
+        atoms = bulk(symbols, "zincblende", a=4.36)
         atoms.rattle(0.05, rng=rng)
         label = Label(-14 + rng.normal(0, 0.1), rng.normal(size=(2, 3)), rng.normal(size=(3, 3)))
         records.append(Record(Frame.from_atoms(atoms), label=label))
@@ -147,6 +150,27 @@ def test_an_error_reaches_every_rank(team, monkeypatch):
     assert trainer.train(make_task(folder / "after", parent)).checkpoint.is_file()
 
 
+class Odd(Exception):
+    """An error whose constructor does not take what it is pickled with."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+def test_an_error_that_cannot_be_sent_reaches_every_rank(team):
+    def fail():
+        raise Odd("one", "other")
+
+    with pytest.raises(RuntimeError, match="Odd: one and other"):
+        by_leader(team[0], fail)
+
+
+def test_a_plan_is_the_same_on_every_rank(team):
+    """A bias to be fitted later is told by a sentinel, which must be itself where it comes to."""
+    plan = Plan({}, {}, None, LATER, {})
+    assert all(found.bias is LATER for found in (team[0].bcast(plan), pickle.loads(pickle.dumps(plan))))
+
+
 def test_frozen_layers_and_replayed_branches_are_the_same_on_all_ranks(team):
     comm, folder, trainer = team
     frames = [labelled_atoms(record.frame, record.label) for record in make_records(6, 8)]
@@ -163,3 +187,61 @@ def test_frozen_layers_and_replayed_branches_are_the_same_on_all_ranks(team):
     assert not [key for key in moved if ".descriptor." in key]
     one, two = (read_branches(path)["a"] for path in (parent, result.checkpoint))
     assert not any((one[key] == two[key]).all() for key in one if ".filter_layers." in key)
+
+
+OWN = {
+    "use_pretrain_script": False,
+    "deepmd": {"model": {"descriptor": {**DESCRIPTORS["dpa1"], "rcut": 4.0}, "fitting_net": {"neuron": [8, 8]}}},
+}
+OWN["deepmd"]["model"]["fitting_net"]["precision"] = "float64"
+BRANCHES = {  # of deepmd's ways to begin a fine-tuning: the kind of parent, [model], [train]
+    "new elements": ("dpa1", {"type_map": ["Ge", "Si"]}, {}),
+    "more elements": ("dpa1", {"type_map": ["Si", "C", "Ge"]}, {}),
+    "fewer elements": ("dpa1", {"type_map": ["Si"]}, {}),
+    "random head": ("dpa1", {"branch": "RANDOM"}, {}),
+    "own model section": ("dpa1", {}, OWN),
+    "elements, replayed": ("dpa1", {"type_map": ["Si", "C", "Ge"]}, {"replay": ["a"]}),
+    "two stages": ("dpa1", {}, {"stages": ["direct", "conservative"], "direct_share": 0.5}),
+    "adapters": ("dpa4", {}, {"type": "dpa4", "lora": {"rank": 1}}),
+    "all of a DPA-4": ("dpa4", {}, {"type": "dpa4"}),
+}
+
+
+@pytest.fixture(scope="module")
+def parents(team):
+    """Two branches of each kind that the modes begin with."""
+    comm, folder, _ = team
+    kinds = ("dpa1", "dpa4")
+    if comm.rank == 0:
+        for kind in kinds:
+            tiny_checkpoint(folder / kind, branches=("a", "b"), descriptor=kind)
+        write(folder / "si.xyz", [labelled_atoms(r.frame, r.label) for r in make_records(3, 6)], parallel=False)
+    comm.Barrier()
+    return {kind: folder / kind / "tiny.pt" for kind in kinds}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_every_way_of_fine_tuning_runs_on_all_ranks(team, parents, name):
+    """At a learning rate of nothing: the weights are those of all ranks, the energies of the frames of all are met."""
+    comm, folder, _ = team
+    if comm.size < 4:
+        pytest.skip("once, on four ranks; tests/engines/test_modes.py is for one")
+    kind, model, train = BRANCHES[name]
+    if "replay" in train:
+        train = {**train, "replay": {"a": {"data": [folder / "si.xyz"]}}}
+    given = ModelSection.model_validate({"checkpoint": parents[kind], "branch": "b", **model})
+    rates = {"batch_size": 2, "best": False, "start_lr": 1e-9, "stop_lr": 1e-10}
+    trainer = WatchedTrainer(given, TrainSection.model_validate({**rates, **train}), comm)
+    known = given.type_map or ["Si", "C"]
+    new = make_records(6, 1, known[0] * 2 if len(known) == 1 else f"{known[-1]}{known[0]}")
+    directory = folder / name.replace(" ", "-")
+    parent = trainer.import_parent(directory / "parent").checkpoint
+    first = trainer.train(make_task(directory / "first", parent, new=new, validation=(), steps=2))
+    assert len(set(comm.allgather(trainer.digest))) == 1
+    assert list(read(first.checkpoint)["_extra_state"]["model_params"]["type_map"]) == known
+    predicted = trainer.predict(first.checkpoint, [record.frame for record in new])
+    off = np.mean([label.energy - record.label.energy for label, record in zip(predicted, new, strict=True)])
+    assert given.branch == "RANDOM" or abs(off) < 1e-5  # a random net is not aligned: its bias is that of the labels
+    later = dict(first=False, old=new[:2], new=new[:2], validation=(), steps=2)
+    trainer.train(make_task(directory / "later", first.checkpoint, **later))
+    assert len(set(comm.allgather(trainer.digest))) == 1

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from .neighbours import grown, neighbours, widened
 from .replay import MATERIAL, Replayed, multi_task, put_together
 from .settings import asked_model, normalised, round_input, with_new_head
 
-LATER = "later"
+
+class Fit(Enum):
+    """When a bias is fitted that the leader cannot give; a member is the same object on every rank it is sent to."""
+
+    LATER = "later"
+
+
+LATER = Fit.LATER
 """A bias that is fitted when the trainer is built: of a model unlike its parent, by statistics of elements new to
 it or by parameters of the user's."""
 

@@ -1,5 +1,6 @@
 """One answer, or one exception, on all ranks of a team."""
 
+import pickle
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,11 +24,20 @@ def by_leader(comm: Any, work: Callable[[], T]) -> T:
         try:
             value = work()
         except Exception as error:
-            failure = error
+            failure = _portable(error)
     value, failure = comm.bcast((value, failure))
     if failure is not None:
         raise failure
     return value
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or what it says where its kind does not survive the way to other ranks: they wait for one."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # what the constructors of foreign errors raise
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def together(comm: Any, work: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """The exceptions of pfdhpc and the exit codes they lead to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from textwrap import shorten
 
 EXIT_COMPLETE = 0
 EXIT_BUG = 1
@@ -18,6 +19,20 @@ class InputError(ValueError):
     def __init__(self, problems: str | Iterable[str]):
         self.problems = [_printable(line) for line in ([problems] if isinstance(problems, str) else problems)]
         super().__init__("\n".join(self.problems))
+
+    def about(self, keys: Mapping[str, str]) -> "InputError":
+        """The same problems, told of other keys than those the lines begin with; of none where it is empty."""
+        return InputError(_retold(line, keys) for line in self.problems)
+
+
+def _retold(line: str, keys: Mapping[str, str]) -> str:
+    key, _, rest = line.partition(": ")
+    return ": ".join(filter(None, (keys[key], rest))) if key in keys else line
+
+
+def reason(error: BaseException) -> str:
+    """What a foreign exception says, as one line of bearable length, or what kind it is where it says nothing."""
+    return shorten(" ".join(str(error).split()) or type(error).__name__, 240, placeholder=" ...")
 
 
 def _printable(line: str) -> str:

@@ -120,8 +120,11 @@ def _model(parent: Parent | None, branch: str | None, labeler: str, elements: Se
         line = f'checkpoint = "{PLACEHOLDER}/pretrained.pt"  # EDIT: a deepmd checkpoint; pfdhpc fetch-model --list'
         return f'{line}\n# branch = "..."  # of a model that has several; pfdhpc check names them'
     if missing := [symbol for symbol in elements if symbol not in parent.elements]:
-        raise InputError(f"init --model: {parent.path} does not know {', '.join(missing)}; use one that does")
-    if branch and branch not in (*parent.branches, *parent.aliases, RANDOM):
+        remedy = "use one that does"
+        if labeler != "teacher" and parent.takes_elements:
+            remedy += f"; or leave --model out and give it by hand, with model.type_map = {toml(list(elements))}"
+        raise InputError(f"init --model: {parent.path} does not know {', '.join(missing)}; {remedy}")
+    if branch and branch != RANDOM and branch.lower() not in parent.names:
         has = f"choose {' or '.join(parent.branches)}" if parent.branches else "it has none, leave --branch out"
         raise InputError(f'init --branch: {parent.path} has no "{branch}"; {has}')
     cutoff = f", cutoff {parent.cutoff:g} Å" if parent.cutoff else ""

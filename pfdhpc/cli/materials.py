@@ -12,6 +12,10 @@ NAMELESS = re.compile(r"(?i)(poscar|contcar|outcar|vasprun|structure|input|geome
 """Beginnings of file names that say nothing of the material."""
 
 
+ADAPTABLE = ("se_atten", "se_atten_v2", "dpa1", "dpa2", "dpa3")
+"""Kinds of descriptors that embed the elements, which model.type_map may change."""
+
+
 @dataclass(frozen=True)
 class Material:
     """A file of start structures. ``cell``: lengths of the lattice vectors of the first one, Å."""
@@ -36,6 +40,16 @@ class Parent:
     branches: tuple[str, ...]
     cutoff: float
     aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """What its branches may be called, in small letters."""
+        return {name.lower() for name in (*self.branches, *self.aliases)}
+
+    @property
+    def takes_elements(self) -> bool:
+        """Whether deepmd can give it other elements (model.type_map): it has no networks of their own for each."""
+        return self.kind in ADAPTABLE
 
 
 def read_materials(paths: Sequence[Path]) -> list[Material]:

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-gain", type=float, metavar="G", help="nats; stop when no frame adds more")
     add("--descriptor", help="chemistry (default), quests or model")
     add("--model", type=Path, metavar="FILE", help="deep-potential model, with --descriptor model")
+    add("--branch", help="of a multi-task model")
     add("--neighbours", type=int, metavar="K", help="of the QUESTS descriptor")
     add("--cutoff", type=float, metavar="R", help="of the QUESTS descriptor, Å")
     add("--bandwidth", type=_number_or_word, metavar="H", help="1/Å, or density or spread")
@@ -93,13 +94,13 @@ def _number_or_word(text: str) -> float | str:
 def select(options: argparse.Namespace, comm: Any) -> int:
     """The command, on every rank; raises InputError on all of them or on none."""
     from ..parallel.channel import MpiChannel
-    from ..roles.standalone import Material, choose, load_model, standalone_section
+    from ..roles.standalone import Material, choose, standalone_section
     from .select_report import report
 
     section = standalone_section(settings(options))
     agreed(comm, lambda: comm.rank == 0 and check_files(options))
     with Phases(comm.rank == 0) as phases:
-        model = agreed(comm, lambda: load_model(section, options.model))
+        model = agreed(comm, lambda: opened(section, options))
         material = Material(section, comm.rank, comm.size)
         held = agreed(comm, lambda: read(options, material, phases))
         channel = MpiChannel(comm.Dup()) if comm.size > 1 else None  # apart from any other selection's messages
@@ -129,6 +130,16 @@ def agreed(comm: Any, work: Callable[[], Any]) -> Any:
     if problems := [text for text in comm.allgather(problem) if text]:
         raise InputError(dict.fromkeys("\n".join(problems).splitlines()))
     return found
+
+
+def opened(section: Any, options: argparse.Namespace) -> Any:
+    """What describes frames by the model, where one is given; raises InputError."""
+    from ..roles.standalone import load_model
+
+    try:
+        return load_model(section, options.model, options.branch)
+    except InputError as error:
+        raise error.about({"branch": "--branch"}) from None
 
 
 def check_files(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ..errors import EXIT_COMPLETE, InputError, StoreError, TaskError
+from ..errors import EXIT_COMPLETE, InputError, StoreError, TaskError, reason
 from ..log import console
 from .quiet import quiet
 
@@ -89,11 +89,12 @@ def predicted(model: Path, records: Sequence[Any], branch: str | None = None, al
         raise InputError(f"{model}: no such model file")
     try:
         found = open_predictor(model, branch)([record.frame for record in records])
+    except InputError as error:
+        raise error.about({"model.checkpoint": "", "model.branch": "--branch"}) from None
     except TaskError as error:
         raise InputError(f"{model}: {error}") from error
     except Exception as error:  # torch and deepmd raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{model}: cannot be used as a model: {reason}") from error
+        raise InputError(f"{model}: cannot predict these frames: {reason(error)}") from error
     return aligned(records, found) if align else found
 
 

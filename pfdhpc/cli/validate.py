@@ -169,6 +169,5 @@ def _calculator(path: Path) -> Any:
 
     try:
         return open_calculator(path)
-    except Exception as error:  # torch and deepmd raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be used as a model: {reason}") from error
+    except InputError as error:
+        raise error.about({"model.checkpoint": ""}) from None

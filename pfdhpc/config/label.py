@@ -149,6 +149,8 @@ class LabelSection(Section):
             raise ValueError("\n".join(problems))
         if self.type == "ase" and "calculator" not in self.options:
             raise ValueError('options.calculator is missing; e.g. calculator = "ase.calculators.emt.EMT"')
+        if self.type == "deepmd" and not isinstance(self.options.get("branch", ""), str):
+            raise ValueError(f"options.branch: {self.options['branch']!r} is no name of a branch; give one, in quotes")
         if self.type == "deepmd" and "model" not in self.options:
             raise ValueError('options.model is missing; e.g. options.model = "teacher.pth"')
         return self

@@ -2,10 +2,48 @@
 
 from dataclasses import replace
 
+from collections.abc import Iterable
+
 import numpy as np
 from ase.geometry import complete_cell
 
 from .frame import Frame
+
+FLAT = 1e-4
+"""Sine of the angle below which lattice vectors lie in a plane, or on a line."""
+SHORTEST, DENSEST = 0.1, 0.1
+"""Lengths (Å) of a lattice vector and volumes (Å³) of an atom below which no matter is: those of other units than Å."""
+
+
+def defect(frame: Frame) -> str:
+    """What makes a frame one of no use to any model or program, in words; empty if nothing does."""
+    vectors = frame.cell[frame.pbc]
+    if not len(frame):
+        return "it has no atoms"
+    if not (np.isfinite(frame.positions).all() and np.isfinite(vectors).all()):
+        return "a position or lattice vector is not a finite number"
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not lengths.all() or np.linalg.svd(vectors / lengths[:, None], compute_uv=False).min(initial=1.0) < FLAT:
+        return "it is periodic, but its lattice vectors span no volume; set its cell or its pbc right"
+    if lengths.min(initial=SHORTEST) < SHORTEST:
+        return f"a lattice vector is {lengths.min():.2g} Å long; is its cell in Å?"
+    if frame.pbc.all() and frame.volume < DENSEST * len(frame):
+        return f"its cell has {frame.volume / len(frame):.2g} Å³ for each atom; is it in Å?"
+    return ""
+
+
+def defects(frames: Iterable[Frame]) -> str:
+    """How many of some frames are of no use, and what is wrong with the first of them; empty if none are."""
+    found = [(number, text) for number, frame in enumerate(frames) if (text := defect(frame))]
+    if not found:
+        return ""
+    number, text = found[0]
+    return f"frame {number}: {text}" + f" ({len(found)} frames are of no use)" * (len(found) > 1)
+
+
+def closest_pair(frame: Frame, cutoff: float) -> float:
+    """Distance (Å) of the closest two atoms or images; ``cutoff`` if none are nearer. Raises as :func:`near_pairs`."""
+    return float(near_pairs(frame, cutoff)[2].min(initial=cutoff))
 
 
 def right_handed_cell(cell: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from ..log import remark
 from ..units import virial_from_stress
 from .extras import CHARGES, MOMENTS, extras
 from .frame import Frame, Label, Labelling, Origin, Record
+from .geometry import defect
 from .hdf5_version import newer_form
 
 DPDATA_FILES = {"*OUTCAR*": "vasp/outcar", "*vasprun*.xml": "vasp/xml"}
@@ -54,8 +55,11 @@ def read_labelled(path: str | Path, level: str = "given", fmt: str = "") -> list
     if not records:
         raise InputError(f"{path}: {len(pairs)} frames, but none with an energy and forces")
     for record in records:
-        if not (record.label.is_finite() and np.isfinite(record.frame.positions).all()):
-            raise InputError(f"{path}: frame {record.origin.step}: a position, energy or force is not a finite number")
+        wrong = (
+            defect(record.frame) if record.label.is_finite() else "an energy, force or virial is not a finite number"
+        )
+        if wrong:
+            raise InputError(f"{path}: frame {record.origin.step}: {wrong}")
     if len(records) < len(pairs):
         remark(f"{path}: {len(pairs) - len(records)} of {len(pairs)} frames have no energy and forces: left out")
     return records

@@ -48,6 +48,29 @@ def check_calculator_of(section: str, options: dict[str, Any]) -> list[str]:
     return check_calculator(f"{section}.calculator", options["calculator"], folder, remedy)
 
 
+DEEPMD = "deepmd.calculator.DP"
+"""The calculator of deepmd models: files are seen to be whole before it has them."""
+
+
+def named(arguments: str) -> dict[str, str]:
+    """The keys under which :data:`DEEPMD` is given its model, for :meth:`InputError.about`."""
+    return {"model.checkpoint": f"{arguments}.model", "model.branch": f"{arguments}.head"}
+
+
+def check_dp(arguments: dict[str, Any], keys: dict[str, str]) -> list[str]:
+    """What is wrong with the model that :data:`DEEPMD` is given, if it is given one; ``keys``: as of :func:`named`."""
+    from .deep_potential import open_potential
+
+    path = arguments.get("model")
+    if not isinstance(path, str | Path):
+        return []
+    try:
+        open_potential(Path(path), arguments.get("head"))
+    except InputError as error:
+        return error.about(keys).problems
+    return []
+
+
 def load_calculator(key: str, path: str, folder: str | None = None) -> Any:
     """The class or function at an import path; raises InputError naming ``key`` when it cannot be imported.
 
@@ -55,6 +78,10 @@ def load_calculator(key: str, path: str, folder: str | None = None) -> Any:
     """
     if folder and folder not in sys.path:
         sys.path.insert(0, folder)
+    if path == DEEPMD:
+        from .deep_potential import open_dp_calculator
+
+        return open_dp_calculator
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
@@ -74,7 +101,7 @@ class Maker:
         self._make = load_calculator(f"{key}.calculator", options["calculator"], options.get("path"))
         self._reuse = bool(options.get("reuse"))
         self._made: dict[str, Any] = {}
-        self.name = self._make.__name__
+        self.name = options["calculator"].rpartition(".")[2]
 
     def __call__(self, arguments: dict[str, Any]) -> Any:
         """A calculator; raises whatever it raises."""

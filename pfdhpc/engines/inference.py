@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from ..data import Frame, Label
 from ..data.geometry import right_handed_cell
 from ..errors import TaskError
+from .deep_potential import open_potential
 
 ATOMS_ON_CPU = 128
 """Atoms in a batch on a CPU core. Larger ones gained little for a small se_e2_a; for a DPA-3 of three layers and
@@ -28,10 +29,8 @@ class Predictor:
     """
 
     def __init__(self, path: Path | str, branch: str | None = None):
-        from deepmd.infer import DeepPot
-
-        head = {} if branch is None else {"head": branch}
-        self._model = DeepPot(str(path), auto_batch_size=False, **head)
+        """Raises InputError, one line, for a file or a branch that is none: :func:`.deep_potential.open_potential`."""
+        self._model = open_potential(Path(path), branch)
         self._types = {atomic_numbers[name]: index for index, name in enumerate(self._model.get_type_map())}
 
     def __call__(self, frames: Sequence[Frame]) -> list[Label]:

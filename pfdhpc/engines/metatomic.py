@@ -12,6 +12,7 @@ from ..data import Frame, Label
 from ..data.geometry import right_handed
 from ..errors import TaskError
 from ..units import virial_from_stress
+from .published import check_published
 
 ATOMS = {"cpu": 128, "cuda": 1024}
 """Atoms in a batch, fixed so that the last digits never depend on how much memory was free."""
@@ -33,7 +34,9 @@ class MetatomicPredictor:
         from metatomic.torch import load_atomistic_model
         from metatomic_ase import MetatomicCalculator
 
-        model = load_atomistic_model(str(model)) if isinstance(model, Path | str) else model
+        if isinstance(model, Path | str):
+            check_published(Path(model))
+            model = load_atomistic_model(str(model))
         self._known = set(model.capabilities().atomic_types)
         self._calculator = MetatomicCalculator(model)
 

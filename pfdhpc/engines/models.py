@@ -5,22 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Frame, Label
-from ..data.geometry import right_handed_cell
-from ..errors import InputError
+from ..errors import InputError, reason
+from .deep_potential import open_dp_calculator
 from .metatomic import is_metatomic
+from .published import check_published
 
 Predict = Callable[[Sequence[Frame]], list[Label]]
 """Energies, forces and, in cells, virials of frames; raises TaskError for elements a model does not know."""
 
 
 def open_predictor(path: Path, branch: str | None = None) -> Predict:
-    """The predictions of a deepmd model (.pth or .pt) or of an exported metatomic one; torch's errors pass."""
+    """The predictions of a deepmd model (.pth or .pt) or of an exported metatomic one.
+
+    Raises InputError, a line that begins with model.checkpoint or model.branch.
+    """
     if is_metatomic(path):
         from .metatomic import MetatomicPredictor
 
         if branch is not None:
-            raise InputError(f"{path.name}: a metatomic model has no branches; leave the branch out")
-        return MetatomicPredictor(path)
+            raise InputError(f"model.branch: {path.name}: a metatomic model has no branches; leave the branch out")
+        return _metatomic(path, MetatomicPredictor)
     from .inference import Predictor
 
     return Predictor(path, branch)
@@ -31,21 +35,13 @@ def open_calculator(path: Path) -> Any:
     if is_metatomic(path):
         from metatomic_ase import MetatomicCalculator
 
-        return MetatomicCalculator(str(path))
-    return _deepmd_calculator(str(path))
+        return _metatomic(path, MetatomicCalculator)
+    return open_dp_calculator(path)
 
 
-def _deepmd_calculator(path: str) -> Any:
-    """deepmd's calculator, which is given right-handed cells; see :func:`right_handed_cell`."""
-    from ase.calculators.calculator import all_changes
-    from deepmd.calculator import DP
-
-    class RightHandedDP(DP):
-        def calculate(self, atoms=None, properties=("energy", "forces", "virial"), system_changes=all_changes):
-            asked = self.atoms if atoms is None else atoms
-            turned = asked.copy()
-            turned.set_cell(right_handed_cell(asked.cell.array))
-            super().calculate(turned, properties, system_changes)
-            self.atoms = asked.copy()  # what the next question is compared with
-
-    return RightHandedDP(path)
+def _metatomic(path: Path, make: Callable[[str], Any]) -> Any:
+    check_published(path)
+    try:
+        return make(str(path))
+    except Exception as error:  # torch and metatomic raise many kinds
+        raise InputError(f"model.checkpoint: {path} cannot be used as a metatomic model: {reason(error)}") from error

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from ..errors import InputError
@@ -44,8 +44,9 @@ class NodeCopies:
     def take(self, shared: Path, use: str, digest: str = "") -> Path:
         """The path of this node's copy of a shared file, which stays until another is taken for the same use.
 
-        ``digest`` is how the file's SHA-256 (hexadecimal) must begin, if that is known: raises InputError. The shared
-        file itself where it is on the same device already, or no copy can be made; then the log says why.
+        ``digest`` is how the file's SHA-256 (hexadecimal) must begin, if that is known: a copy is looked at whenever
+        it is taken, and made again if it is damaged; raises InputError where the file is. The shared file itself where
+        it is on the same device already, or no copy can be made; then the log says why.
         """
         reason = ""
         for folder in self._folders:
@@ -73,6 +74,9 @@ class NodeCopies:
         copy = folder / f"{shared.stem}{'-' if digest else ''}{digest[:16]}{shared.suffix}"
         if use in self._held:
             os.close(self._held.pop(use))
+        if digest and copy.exists() and not _digest_of(copy).startswith(digest):
+            _log.warning("%s is damaged: its SHA-256 does not begin with %s...; it is copied again", copy, digest[:16])
+            copy.unlink()
         if copy.exists():
             self._held[use] = _hold(copy)
             _sweep(folder)
@@ -138,6 +142,11 @@ def _sweep(folder: Path) -> None:
             os.close(handle)
 
 
+def _digest_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
 def _copy(shared: Path, copy: Path, digest: str) -> None:
     """A copy under its name only when it is complete and is what it should be. Raises OSError."""
     size, free = shared.stat().st_size, shutil.disk_usage(copy.parent).free
@@ -149,11 +158,13 @@ def _copy(shared: Path, copy: Path, digest: str) -> None:
         while block := source.read(BLOCK):
             read.update(block)
             target.write(block)
-    with open(unfinished, "rb") as written:
-        found = sha256(written.read()).hexdigest()
+    found = _digest_of(unfinished)
     if found != read.hexdigest():
         raise OSError("what was copied is not what was written")
     if not found.startswith(digest):
         unfinished.unlink()
-        raise InputError(f"{shared}: damaged: its SHA-256 is {found[:16]}..., it was published with {digest[:16]}...")
+        raise InputError(
+            f"{shared}: damaged: its SHA-256 is {found[:16]}..., it was published with {digest[:16]}...; put a sound"
+            " copy of the file back"
+        )
     unfinished.replace(copy)

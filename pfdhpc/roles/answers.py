@@ -184,6 +184,7 @@ class Failed(Answer):
     """The task failed for a reason of its own; the team goes on."""
 
     reason: str
+    fatal: bool = False  # no fault of the task: no other would do better before it is mended
 
 
 @dataclass(frozen=True)

@@ -270,16 +270,16 @@ def _(answer: m.Probed, config, state, known):
 @_apply.register
 def _(answer: m.Failed, config, state, known):
     """A failed segment costs its replica a restart, a failed selection its picks, a failed probe its figures;
-    a failed training ends the run."""
+    a failed training ends the run, and so does what would fail for all alike: a model that is damaged."""
     kind, *rest = answer.order_id.split("/")
-    if kind == "select":
-        return _selection_done(config, state, known)
     if kind == "probe":
         return replace(state, phase=DONE, production={**state.production, "reason": answer.reason, "stable": False})
     if kind == "aimd":
         broken = m.Simulated(answer.order_id, answer.seconds, (), rest[0], None, int(rest[1]), 0, answer.reason)
         return _apply(broken, config, state, known)
-    if kind != "explore" or config.pool is not None:
+    if kind == "select" and not answer.fatal:
+        return _selection_done(config, state, known)
+    if answer.fatal or kind != "explore" or config.pool is not None:
         return replace(state, failure=f"{answer.order_id}: {answer.reason}")
     lost = m.Explored(answer.order_id, answer.seconds, rest[1], None, 0, 0, answer.reason)
     return _apply(lost, config, state, known)

@@ -58,8 +58,9 @@ def begin(config: Config, type_map: tuple[str, ...]) -> Start:
     problems += _replayed(config, fixed)
     pool = _collect(problems, read_pool, config.pool) if config.pool else None
     if type_map:
-        problems += _unknown_elements(config, frames, given, fixed, type_map)
-        problems += _not_in("pool.data", _in_pool(pool), type_map)
+        strange = _unknown_elements(config, frames, given, fixed, type_map)
+        strange |= {"pool.data": _not_in(_in_pool(pool), type_map)}
+        problems += [_of_strange(config, where, names, type_map) for where, names in strange.items() if names]
     for name, some in frames.items():
         problems += check_starts(config.explore, name, some)
         problems += check_all_vacuum(labeling(config), f"system {name}", some, name)
@@ -268,20 +269,26 @@ def _numbers(frames: Iterable[Frame]) -> set[int]:
     return {int(z) for frame in frames for z in frame.numbers}
 
 
-def _unknown_elements(config: Config, frames: dict[str, list[Frame]], given, fixed, type_map) -> list[str]:
-    problems = []
-    for system in config.system:
-        problems += _not_in(f"system {system.name}", _numbers(frames[system.name]) | _alloyed(system), type_map)
+def _unknown_elements(config: Config, frames: dict[str, list[Frame]], given, fixed, type_map) -> dict[str, list[str]]:
+    """Elements that are not in the type map, by where they are."""
+    found = {f"system {system.name}": _numbers(frames[system.name]) | _alloyed(system) for system in config.system}
     for where, records in (("init.data", given), ("test.data", fixed)):
-        problems += _not_in(where, _numbers(record.frame for record in records), type_map)
-    return problems
+        found[where] = _numbers(record.frame for record in records)
+    return {where: _not_in(numbers, type_map) for where, numbers in found.items()}
 
 
-def _not_in(where: str, numbers: set[int], type_map) -> list[str]:
-    missing = [chemical_symbols[z] for z in sorted(numbers) if chemical_symbols[z] not in type_map]
-    if not missing:
-        return []
-    return [
-        f"{where}: {', '.join(missing)} not in the type map of model.checkpoint ({' '.join(type_map)});"
-        " use a model that knows these elements"
-    ]
+def _not_in(numbers: set[int], type_map: Sequence[str]) -> list[str]:
+    return [chemical_symbols[z] for z in sorted(numbers) if chemical_symbols[z] not in type_map]
+
+
+def _of_strange(config: Config, where: str, names: list[str], type_map: Sequence[str]) -> str:
+    model = config.model
+    source = "model.checkpoint" if model.type_map is None else "model.type_map"
+    remedy = "use a model that knows these elements"
+    if model.type_map is not None:
+        remedy = "add them there"
+    elif config.workflow != "distill" and config.train.type == "deepmd":
+        remedy += (
+            ", or name all elements of the fine-tuned model as model.type_map: new ones are learned from the labels"
+        )
+    return f"{where}: {', '.join(names)} not in the type map of {source} ({' '.join(type_map)}); {remedy}"

@@ -107,6 +107,7 @@ class Coordinator(Desk):
         else:
             kept = still_there(from_tree(tree["state"]), self.store, self.levels, self.listener.say)
             new = imported(kept.label_ids, self.store.label_ids)
+            self.folder.check_models(kept.models_in_use)  # before labels are paid that it could not train on
             resumed = resume(self.config, kept, with_imports(start, self.store), self.changed, new)
             self.state = with_compositions(resumed, self.store.records)
             self._tell_resumed()

@@ -11,11 +11,11 @@ Describe = Callable[[Sequence[Frame]], list[np.ndarray]]
 """From frames to their descriptors (n_atoms, width), those of a frame independent of the others."""
 
 
-def make_model(path: Path) -> Describe:
-    """The descriptors of a deep-potential model."""
+def make_model(path: Path, branch: str | None = None) -> Describe:
+    """The descriptors of a deep-potential model; raises InputError."""
     from ..engines.inference import Predictor
 
-    return Predictor(path).descriptors
+    return Predictor(path, branch).descriptors
 
 
 def compute_device() -> str:

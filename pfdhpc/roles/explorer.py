@@ -81,10 +81,7 @@ class ExplorerProgram:
 
     @handle.register
     def _(self, order: m.Select) -> m.Answer:
-        try:
-            return self._selector.select(order)
-        except InputError as error:
-            raise RuntimeError(f"selection is not possible: {error}") from error
+        return self._selector.select(order)
 
     @handle.register
     def _(self, order: m.Evaluate) -> m.Answer:
@@ -131,12 +128,8 @@ class ExplorerProgram:
         return judged(records, self._published.engine(order.judge).label_batch(frames, {}, self._config.run.overdue))
 
     def _segment(self, order: m.Explore) -> SegmentResult:
-        try:
-            self._take_model(order)
-            return self._engine.run(order.task)
-        except InputError as error:
-            # no fault of the replica, which a failed task would cost a restart: the job cannot go on
-            raise RuntimeError(f"exploration is not possible: {error}") from error
+        self._take_model(order)
+        return self._engine.run(order.task)
 
     def _take_model(self, order: m.Explore) -> None:
         if order.model.digest != self._model:

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
 from ..config.train import FINAL_NAMES
+from ..engines.published import FOLDER, check_published, sum_of
+from ..errors import InputError
 from ..parallel.node import near
 from ..store.container import publish
 
@@ -17,7 +20,7 @@ class RunFolder:
         self.directory = directory
         self.frames = directory / "frames"
         self.checkpoints = directory / "checkpoints"
-        self.models = directory / "models"
+        self.models = directory / FOLDER
         self.logs = directory / "logs"
         self.ledger = directory / "ledger"
         self.final = directory / "final"
@@ -66,7 +69,7 @@ class RunFolder:
         path = self.frozen(digest)
         if path == self.checkpoint(digest):
             return near(path, use, digest)
-        return near(path, use, _sum_of(path).read_text() if _sum_of(path).exists() else "")
+        return near(path, use, sum_of(path).read_text() if sum_of(path).exists() else "")
 
     def publish(self, checkpoint: Path, frozen: Path) -> str:
         """Copy a trained model here under its digest; complete before it can be seen."""
@@ -75,30 +78,43 @@ class RunFolder:
         _publish(checkpoint, self.checkpoint(digest))
         if frozen != checkpoint:
             target = self.models / f"{digest}.pth"
-            publish(_sum_of(target), sha256(frozen.read_bytes()).hexdigest().encode())
-            _publish(frozen, target)
+            _publish_with_sum(frozen, target)
         return digest
+
+    def check_models(self, digests: Iterable[str]) -> None:
+        """Raise InputError for those of these models that were damaged; what is not there is told where it is used."""
+        problems = []
+        for path in sorted({place(digest) for digest in digests for place in (self.checkpoint, self.frozen)}):
+            try:
+                if path.is_file():
+                    check_published(path)
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
 
     def product(self, digest: str) -> Path:
         """A student's model for production, frozen and, where deepmd can, compressed."""
         return self.models / f"{digest}.product.pth"
 
     def keep_product(self, digest: str, frozen: Path) -> None:
-        _publish(frozen, self.product(digest))
+        _publish_with_sum(frozen, self.product(digest))
 
     def conclude(self, digest: str, names: tuple[str, str] = FINAL_NAMES["deepmd"]) -> tuple[Path, Path]:
-        """The final checkpoint and model, under names a person looks for."""
+        """The final checkpoint and model, under names a person looks for. Raises InputError for a damaged one."""
         self.final.mkdir(parents=True, exist_ok=True)
         targets = self.final / names[0], self.final / names[1]
         frozen = self.product(digest) if self.product(digest).exists() else self.frozen(digest)
         for source, target in zip((self.checkpoint(digest), frozen), targets, strict=True):
+            check_published(source)
             _publish(source, target)
         return targets
 
 
-def _sum_of(path: Path) -> Path:
-    """Where the SHA-256 of a published model is told; models of older runs have none."""
-    return path.with_name(f"{path.name}.sha256")
+def _publish_with_sum(source: Path, target: Path) -> None:
+    """As :func:`_publish`; the sum comes first, so that a model without one is of an older run."""
+    publish(sum_of(target), sha256(source.read_bytes()).hexdigest().encode())
+    _publish(source, target)
 
 
 def _publish(source: Path, target: Path) -> None:

@@ -60,11 +60,8 @@ def _whole(path: Path, records: list[Record]) -> list[Record]:
     if strange:
         raise InputError(f"{path}: {strange} frames have a cell that is not of finite numbers")
     partly = sum(bool(record.frame.pbc.any() and not record.frame.pbc.all()) for record in records)
-    flat = sum(bool(record.frame.pbc.all() and not record.frame.volume) for record in records)
-    problems = [f"{partly} frames are periodic in some directions only; deepmd takes all or none"] if partly else []
-    problems += [f"{flat} frames are periodic, but their cell has no volume"] if flat else []
-    if problems:
-        raise InputError(f"{path}: {problem}" for problem in problems)
+    if partly:
+        raise InputError(f"{path}: {partly} frames are periodic in some directions only; deepmd takes all or none")
     return records
 
 

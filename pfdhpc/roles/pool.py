@@ -12,6 +12,7 @@ from ..config.init import source
 from ..config.pool import PoolSection
 from ..data import Frame, Label, Origin, Record
 from ..data.compositions import determining, formula_of
+from ..data.geometry import defects
 from ..data.io import read_frames
 from ..engines.explore.pool import ACCURATE, CANDIDATE, FAILED, Committee
 from ..errors import InputError
@@ -104,14 +105,11 @@ def _read(data) -> list[Record]:
 def _wrong(path: Path, records: list[Record], labeled: bool) -> list[str]:
     bare = sum(record.label is None for record in records) if labeled else 0
     partly = sum(bool(record.frame.pbc.any() and not record.frame.pbc.all()) for record in records)
-    strange = sum(
-        not (np.isfinite(record.frame.positions).all() and np.isfinite(record.frame.cell).all()) for record in records
-    )
     problems = [f"{bare} of {len(records)} frames have no label; set pool.labeled = false"] if bare else []
     if partly:
         problems.append(f"{partly} frames are periodic in some directions only; deepmd takes all or none")
-    if strange:
-        problems.append(f"{strange} frames have a position or cell that is not of finite numbers")
+    if unusable := defects(record.frame for record in records):
+        problems.append(unusable)
     return [f"pool.data: {path}: {problem}" for problem in problems]
 
 

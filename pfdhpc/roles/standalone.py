@@ -11,6 +11,7 @@ from ase import Atoms
 from ..config.load import parse_section
 from ..config.select import SelectSection
 from ..data import Frame, Origin, Record
+from ..data.geometry import defect
 from ..data.io import read_atoms
 from ..errors import InputError
 from ..select.bandwidth import given_bandwidth, spread_bandwidth, unsuitable
@@ -70,6 +71,7 @@ def select_frames(
     max_sel: int = 10,
     *,
     model: str | Path | None = None,
+    branch: str | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Selection:
@@ -77,13 +79,14 @@ def select_frames(
 
     ``settings`` are the keys of [select], such as ``method="pfd"``, ``bandwidth="density"`` or
     ``descriptor={"type": "quests", "cutoff": 6.0}``; ``model`` is the file for ``descriptor={"type": "model"}``,
-    ``seed`` for all that is random. Raises InputError for settings or frames that cannot be used.
+    ``branch`` one of its branches, ``seed`` for all that is random. Raises InputError for settings or frames that
+    cannot be used.
 
         chosen = select_frames(ase.io.read("md.traj", ":"), ase.io.read("train.xyz", ":"), max_sel=50)
         picked = [md[index] for index in chosen.indices]
     """
     section = standalone_section({"max_sel": max_sel, **settings})
-    describe = load_model(section, model)
+    describe = load_model(section, model, branch)
     material = Material(section)
     for index, item in enumerate(reference):
         material.refer(_frame(item), f"reference[{index}]")
@@ -101,19 +104,20 @@ def standalone_section(values: Mapping[str, Any]) -> SelectSection:
     return section
 
 
-def load_model(section: SelectSection, path: str | Path | None) -> Describe | None:
-    """The model whose descriptors are asked for; None if none are. Raises InputError."""
+def load_model(section: SelectSection, path: str | Path | None, branch: str | None = None) -> Describe | None:
+    """The model, or its branch, whose descriptors are asked for; None if none are. Raises InputError."""
     if (path is not None) != (section.descriptor.type == "model"):
         raise InputError('select.descriptor.type: "model", and no other, needs a model: give both, or neither')
+    if branch is not None and path is None:
+        raise InputError(f'branch: "{branch}": of which model? give it too')
     if path is None:
         return None
     if not Path(path).is_file():
         raise InputError(f"{path}: no such model file")
     try:
-        return make_model(Path(path))
-    except Exception as error:  # torch and deepmd raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be used as a model: {reason}") from error
+        return make_model(Path(path), branch)
+    except InputError as error:
+        raise error.about({"model.checkpoint": "", "model.branch": "branch"}) from None
 
 
 def read_structures(path: Path) -> Iterator[Atoms]:
@@ -154,11 +158,8 @@ class Material:
     def refer(self, frame: Frame, name: str) -> None:
         """Add a frame to the reference; ``name`` is what errors call it. Raises InputError for one of no use."""
         _must_have_atoms(frame, name)
-        vectors = frame.cell[frame.pbc]
-        if not (np.isfinite(frame.positions).all() and np.isfinite(vectors).all()):
-            raise InputError(f"{name}: a position or lattice vector is not a finite number; leave this frame out")
-        if np.linalg.matrix_rank(vectors) < len(vectors):
-            raise InputError(f"{name}: it is periodic, but its lattice vectors span no volume; set its pbc right")
+        if wrong := defect(frame):
+            raise InputError(f"{name}: {wrong}; or leave this frame out")
         if frame.frame_id in self.reference_ids:
             return
         self._look_at(frame)

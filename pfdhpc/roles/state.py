@@ -157,6 +157,12 @@ class RunState:
         """Trainings done so far."""
         return len(self.models) - (self.teacher is None)
 
+    @property
+    def models_in_use(self) -> set[str]:
+        """Digests of the models that what is left of the run may load: the first, the newest, committees, a teacher."""
+        used = (*self.models[:1], *self.models[-1:], *self.committee, *self.members, self.teacher)
+        return {model.digest for model in used if model is not None}
+
     def untrained(self, n_models: int) -> list[int]:
         """The members that a committee of so many models still lacks in the training that is on."""
         return [place for place in range(n_models) if not any(self.members[place : place + 1])]

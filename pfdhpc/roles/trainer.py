@@ -22,7 +22,7 @@ from ..parallel.layout import TRAINER
 from . import messages as m
 from .evaluator import Evaluator
 from .folder import RunFolder
-from .preflight import model_facts, student_problems, training_problems
+from .preflight import committee_problems, model_facts, student_problems, training_problems
 
 KEPT = ("train.log", "lcurve.out")
 """What stays of a round's scratch folder; its models are published, its frames are in the store."""
@@ -43,6 +43,7 @@ class TrainerProgram:
         problems, type_map = model_facts(self._config.model, self._config.train)
         problems += training_problems(self._config)
         problems += student_problems(self._config)
+        problems += committee_problems(self._config)
         return m.Ready(team, tuple(problems), type_map)
 
     @singledispatchmethod

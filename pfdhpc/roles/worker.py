@@ -77,8 +77,10 @@ def work(team: Team, program: Program, order: m.Order) -> m.Answer | m.Crashed:
     try:
         with ledger().during(kind_of(order)):
             return program.handle(order)
-    except (TaskError, InputError) as error:
+    except TaskError as error:
         return m.Failed(order.order_id, time.monotonic() - started, str(error))
+    except InputError as error:
+        return m.Failed(order.order_id, time.monotonic() - started, "; ".join(error.problems), fatal=True)
     except EngineLost as error:
         return m.Resigned(order.order_id, time.monotonic() - started, str(error))
     except Exception:

@@ -368,7 +368,7 @@ def test_teacher_branch_and_molecules(tmp_path):
         given = section("deepmd", {"model": str(model), "branch": branch}, virial=False)
         energies.append(make_labeler(given, None).label(pair, {}, 100.0).energy)
     assert abs(energies[0] - energies[1]) > 0.1
-    with pytest.raises(InputError, match="label.options.model"):
+    with pytest.raises(InputError, match='label.options.branch: the checkpoint has no "none"'):
         make_labeler(section("deepmd", {"model": str(model), "branch": "none"}), None)
 
 

@@ -196,8 +196,8 @@ def test_a_committee_that_does_not_fit_ends_the_job_and_costs_no_replica_a_resta
     program, order = explorer_program(RunFolder(tmp_path / "run"), {"committee": [str(other)]}, models[0])
     assert program.ready("explorer-0").problems == ()
     answer = worker.work(Team("explorer-0", "explorer", (1,)), program, order)
-    assert isinstance(answer, m.Crashed)
-    assert "explore.committee" in answer.traceback and "type map C Si O" in answer.traceback
+    assert isinstance(answer, m.Failed) and answer.fatal
+    assert "explore.committee" in answer.reason and "type map C Si O" in answer.reason
 
 
 def test_a_lammps_that_does_not_start_is_found_before_the_run(models, tmp_path, monkeypatch):

@@ -39,11 +39,12 @@ from ase.parallel import DummyMPI
 from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...data.geometry import right_handed, right_handed_cell
-from ...errors import InputError, TaskError
+from ...errors import InputError, TaskError, reason
 from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
 from ..base import Explorer, SegmentResult, SegmentTask
 from ..calculator_answers import consistent_energy
-from ..calculators import Maker
+from ..calculators import Maker, named
+from ..published import check_published
 from .check import check_explore
 from .segment import (
     Breakdown,
@@ -73,10 +74,14 @@ class AseExplorer(Explorer):
         self._make = Maker("explore.options", section.options)
         if "model_argument" not in section.options:
             self._try()
+        for path in section.committee:
+            self._try_member(path)
 
     def load_models(self, models: Sequence[Path], type_map: tuple[str, ...]) -> None:
-        """``type_map`` is not needed: a calculator goes by the elements."""
+        """``type_map`` is not needed: a calculator goes by the elements. Raises InputError for a damaged model."""
         self.models = tuple(Path(model).resolve() for model in models)
+        for model in self.models:
+            check_published(model)
         self._make.forget()
 
     def run(self, task: SegmentTask) -> SegmentResult:
@@ -90,9 +95,21 @@ class AseExplorer(Explorer):
     def _try(self) -> None:
         try:
             self._calculators()
+        except InputError as error:
+            raise error.about(named("explore.options.arguments")) from None
         except Exception as error:  # there is no common class of what calculators raise
-            place, reason = self.section.options["calculator"], f"{type(error).__name__}: {error}"
-            raise InputError(f"explore.options.arguments: {place} cannot be made with them: {reason}") from error
+            place, text = self.section.options["calculator"], f"{type(error).__name__}: {error}"
+            raise InputError(f"explore.options.arguments: {place} cannot be made with them: {text}") from error
+
+    def _try_member(self, path: Path) -> None:
+        keyword = self.section.options["model_argument"]
+        try:
+            self._make({**self.section.options.get("arguments", {}), keyword: str(path)})
+        except InputError as error:
+            raise error.about({"model.checkpoint": "explore.committee"}) from None
+        except Exception as error:  # there is no common class of what calculators raise
+            text = f"explore.committee: {path} cannot be loaded by {self._make.name}: {reason(error)}"
+            raise InputError(text) from error
 
     def _calculators(self) -> list[BaseCalculator]:
         options = self.section.options
@@ -241,7 +258,7 @@ def _broken() -> Iterator[None]:
     """Whatever a calculator raises, and there is no common class, stops the trajectory with a reason."""
     try:
         yield
-    except (Breakdown, TaskError):
+    except (Breakdown, TaskError, InputError):
         raise
     except Exception as error:
         raise Breakdown(f"{type(error).__name__}: {error}".split("\n")[0]) from error

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from ...config.explore import ExploreSection
 from ...data import Frame
+from ...data.geometry import closest_pair, defect, defects
 from ..calculators import check_calculator_of
 
 ASE_ENSEMBLES = ("nve", "nvt", "langevin", "npt-iso", "npt-tri")
@@ -19,6 +20,15 @@ def check_explore(section: ExploreSection) -> list[str]:
 
 def check_starts(section: ExploreSection, name: str, frames: Sequence[Frame]) -> list[str]:
     """What keeps the start structures of the system ``name`` from being explored, as problem lines."""
+    problems = _open(section, name, frames)
+    sound = [frame for frame in frames if not defect(frame)]
+    if len(sound) < len(frames):
+        problems.append(f"system {name}: of the {len(frames)} start structures, {defects(frames)}")
+    return problems + _too_near(section, name, sound)
+
+
+def _open(section: ExploreSection, name: str, frames: Sequence[Frame]) -> list[str]:
+    """Structures that lack the periodic directions the engine needs."""
     if section.engine == "lammps":
         who = "the engine lammps"
         remedy = 'put them into a cell with vacuum and pbc in all directions, or take explore.engine = "ase"'
@@ -31,7 +41,7 @@ def check_starts(section: ExploreSection, name: str, frames: Sequence[Frame]) ->
             f"system {name}: {partly} of the {len(frames)} start structures are periodic in some directions only, which"
             " deepmd models do not take; put them into a cell with vacuum and pbc in all directions, or in none"
         ] * bool(partly)
-    n_open = sum(not _is_crystal(frame) for frame in frames)
+    n_open = sum(not frame.pbc.all() for frame in frames)
     if not n_open:
         return []
     return [
@@ -40,8 +50,18 @@ def check_starts(section: ExploreSection, name: str, frames: Sequence[Frame]) ->
     ]
 
 
-def _is_crystal(frame: Frame) -> bool:
-    return bool(frame.pbc.all()) and frame.volume > 0
+def _too_near(section: ExploreSection, name: str, frames: Sequence[Frame]) -> list[str]:
+    """Structures that the guards would stop at their first step."""
+    least = section.guard.min_distance
+    distances = [closest_pair(frame, least) for frame in frames]
+    near = [distance for distance in distances if distance < least]
+    if not near:
+        return []
+    return [
+        f"system {name}: in {len(near)} of the {len(frames)} start structures two atoms, or one and its image, are"
+        f" {min(near):.3f} Å apart, nearer than explore.guard.min_distance = {least:g} Å: their dynamics could not"
+        " begin; correct the structure, perturb less, or lower the guard"
+    ]
 
 
 def _check_lammps(section: ExploreSection) -> list[str]:

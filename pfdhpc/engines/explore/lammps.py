@@ -19,9 +19,12 @@ from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
 from ..base import Explorer, SegmentResult, SegmentTask
-from ..inference import Predictor, interpreted
+from ..deep_potential import open_potential
+from ..inference import interpreted
+from ..published import check_published
 from .box import reduced_box
 from .check import check_explore
+from .committee import committee_problems
 from .lowered import lowered
 from .scratch import private_folder
 from .segment import Breakdown, Motion, Snapshot, run_segment, thermal_velocities
@@ -72,11 +75,13 @@ class LammpsExplorer(Explorer):
         self.scratch = private_folder(self)
 
     def load_models(self, models: Sequence[Path], type_map: tuple[str, ...]) -> None:
-        """Raises InputError when a file is missing or the committee does not fit the first model."""
+        """Raises InputError when a file is missing or damaged, or the committee does not fit the first model."""
         models = tuple(Path(model).resolve() for model in models)
         missing = [f"no such model file: {model}; put it back" for model in models if not model.is_file()]
         if missing:
             raise InputError(missing)
+        for model in models:
+            check_published(model)
         if models[1:] and models[1:] != self.models[1:]:
             _check_committee(models)
         driver = lowered(models[0], self.section.steps, self.scratch / "driver.pth")
@@ -275,21 +280,8 @@ def _open_lammps():
 
 
 def _check_committee(models: Sequence[Path]) -> None:
-    """The pair style gives every model the atom types and the neighbours of the first, and looks at neither."""
-    facts = []
-    for model in models:
-        try:
-            potential = Predictor(model)
-        except Exception as error:  # torch raises many kinds here
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(f"explore.committee: {model} cannot be loaded: {reason}") from error
-        facts.append((potential.elements, potential.cutoff))
-    problems = [
-        f"explore.committee: {model} has the type map {' '.join(types)} and the cutoff {cutoff:g} Å, the current model "
-        f"{' '.join(facts[0][0])} and {facts[0][1]:g} Å; take models with the same type map and cutoff"
-        for model, (types, cutoff) in zip(models[1:], facts[1:], strict=True)
-        if (types, cutoff) != facts[0]
-    ]
+    driver = open_potential(models[0])
+    problems = committee_problems(models[1:], driver.get_type_map(), float(driver.get_rcut()))
     if problems:
         raise InputError(problems)
 

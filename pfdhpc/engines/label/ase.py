@@ -32,7 +32,7 @@ from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
 from ..calculator_answers import check_answers, consistent_energy
-from ..calculators import Maker
+from ..calculators import DEEPMD, Maker, check_dp, named
 from .checks import check_unmoved
 from .level import level_hash
 from .per_atom import per_atom
@@ -52,6 +52,9 @@ class AseLabeler(Labeler):
         self.section = section
         self.level = level_hash(section)
         self._make = Maker("label.options", section.options)
+        arguments, keys = section.options.get("arguments", {}), named("label.options.arguments")
+        if section.options["calculator"] == DEEPMD and (problems := check_dp(arguments, keys)):
+            raise InputError(problems)
 
     def label(self, frame: Frame, changes: dict[str, Any], timeout: float) -> Label:
         options = merged(self.section.options, changes)

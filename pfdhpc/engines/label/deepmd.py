@@ -20,6 +20,9 @@ from .level import level_hash
 from .preflight import check_labeler
 from .timelimit import time_limit
 
+KEYS = {"model.checkpoint": "label.options.model", "model.branch": "label.options.branch"}
+"""What the keys of [model] are called where a model labels."""
+
 
 class DeepmdLabeler(Labeler):
     """One rank; frames with as many atoms go through the model together, see :class:`Predictor`.
@@ -61,5 +64,5 @@ class DeepmdLabeler(Labeler):
 def _load(options: dict[str, Any]) -> Predictor:
     try:
         return Predictor(options["model"], options.get("branch"))
-    except Exception as error:  # torch raises many kinds
-        raise InputError(f"label.options.model: {options['model']} cannot be loaded: {error}") from error
+    except InputError as error:
+        raise error.about(KEYS) from None

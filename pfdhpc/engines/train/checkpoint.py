@@ -4,7 +4,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, reason
+from ..published import check_published
 
 State = dict[str, Any]
 """A model's state: tensors by name, and ``_extra_state`` with its parameters."""
@@ -19,18 +20,18 @@ COMPILED = {"dpa4", "sezm"}
 def read(checkpoint: Path) -> State:
     """The model state in a checkpoint, on the CPU; raises InputError if there is none.
 
-    Loads with ``weights_only=True``: no code in the file is run.
+    Loads with ``weights_only=True``: no code in the file is run. A published model is held to its digest.
     """
     import torch
 
+    check_published(checkpoint)
     remedy = "give a .pt checkpoint of deepmd-kit's PyTorch backend"
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"model.checkpoint: {checkpoint} cannot be read: {error.strerror}") from None
     except Exception as error:  # pickle, zip and torch raise many kinds here
-        reason = str(error).split("\n")[0][:120]
-        raise InputError(f"model.checkpoint: {checkpoint} is no checkpoint ({reason}); {remedy}") from None
+        raise InputError(f"model.checkpoint: {checkpoint} is no checkpoint ({reason(error)}); {remedy}") from None
     state = content.get("model", content) if isinstance(content, dict) else None
     extra = state.get("_extra_state") if isinstance(state, dict) else None
     if not isinstance(extra, dict) or "model_params" not in extra:
@@ -44,21 +45,25 @@ def single_task(state: State, branch: str | None) -> State:
     Raises InputError when a multi-task model is given no branch: deepmd would start from a random
     fitting net without a word; and when ``branch`` does not fit the model.
     """
-    params = state["_extra_state"]["model_params"]
-    branches = _branches(params)
-    if not branches:
-        if branch is not None:
-            _resolve(params, branch)
-        _check_kind(params)
-        return state
+    state = one_branch(state, branch_name(state, branch))
+    _check_kind(state["_extra_state"]["model_params"])
+    return state
+
+
+def one_branch(state: State, branch: str | None) -> State:
+    """The state of a branch, named as in the file, as a single-task model; None: of a single-task model, as it is."""
     if branch is None:
-        raise InputError(f"model.branch: missing; the checkpoint is multi-task, choose {_listed(branches)}")
-    branch = _resolve(params, branch)
-    _check_kind(params["model_dict"][branch])
+        return state
+    params = state["_extra_state"]["model_params"]
     prefix = f"model.{branch}."
     cut = {f"model.Default.{k.removeprefix(prefix)}": v for k, v in state.items() if k.startswith(prefix)}
     extra = {**state["_extra_state"], "model_params": deepcopy(params["model_dict"][branch])}
     return {**cut, "_extra_state": extra}
+
+
+def with_params(state: State, params: dict[str, Any]) -> State:
+    """The state with other parameters of the model."""
+    return {**state, "_extra_state": {**state["_extra_state"], "model_params": params}}
 
 
 def save(state: State, path: Path, branches: dict[str, State] | None = None) -> Path:
@@ -93,21 +98,30 @@ def _copied(state: State) -> State:
     return {k: v.detach().cpu().clone() if torch.is_tensor(v) else deepcopy(v) for k, v in state.items()}
 
 
-def _branches(params: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(params.get("model_dict", ()))
+def branch_name(state: State, branch: str | None) -> str | None:
+    """The name in the file of a branch given by it or by one of deepmd's aliases, in capitals or not, as in deepmd.
 
-
-def _resolve(params: dict[str, Any], branch: str) -> str:
-    """The name of a branch given by name or by one of deepmd's aliases for it; raises InputError."""
+    None for a single-task model and no branch; raises InputError where branch and model do not fit. (A number is no
+    name: deepmd takes any for the first branch.)
+    """
     from deepmd.utils.model_branch_dict import get_model_dict
 
-    branches = _branches(params)
-    if not branches:
+    params = state["_extra_state"]["model_params"]
+    branches = tuple(params.get("model_dict", ()))
+    if branch is not None and not isinstance(branch, str):
+        raise InputError(f"model.branch: {branch!r} is no name of a branch; give one, in quotes")
+    if not branches and branch is not None:
         raise InputError(f'model.branch: "{branch}" is given but the checkpoint is single-task, remove it')
+    if not branches:
+        return None
+    if branch is None:
+        raise InputError(f"model.branch: missing; the checkpoint is multi-task, choose {_listed(branches)}")
     names = get_model_dict(params["model_dict"])[0]
-    if branch not in names:
+    alike = {names[name] for name in names if name.lower() == branch.lower()}
+    found = names.get(branch, alike.pop() if len(alike) == 1 else None)
+    if found is None:
         raise InputError(f'model.branch: the checkpoint has no "{branch}"; choose {_listed(branches)}')
-    return names[branch]
+    return found
 
 
 def kind_of(state: State) -> str:

@@ -1,11 +1,16 @@
 """What can be seen of a training by deepmd before it begins; see :func:`pfdhpc.engines.registry.trainer_checks`."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from ...config.train import ModelSection, TrainSection
 from ...errors import InputError
-from .checkpoint import is_compiled, kind_of
+from ..explore.committee import committee_problems
+from .checkpoint import is_compiled, kind_of, with_params
 from .objective import notes as objective_notes
 from .parent import branch_of, check_training, open_parent
-from .settings import check_deepmd_input, read_input, toy_input
+from .runtime import build_model
+from .settings import asked_model, check_deepmd_input, read_input, toy_input
 from .typemap import retyped
 
 
@@ -49,3 +54,21 @@ def facts(model: ModelSection) -> tuple[list[str], tuple[str, ...]]:
     except InputError as error:
         return error.problems, ()
     return [], tuple(state["_extra_state"]["model_params"]["type_map"])
+
+
+def committee(model: ModelSection, train: TrainSection, labels: bool | None, paths: Sequence[Path]) -> list[str]:
+    """What keeps the models ``paths`` from exploring beside the one that explores first.
+
+    That is the pre-trained one; with ``labels`` it has been trained before, which may give it another cutoff. Of a
+    model that cannot be used at all :func:`facts` and :func:`check` tell.
+    """
+    try:
+        state = retyped(open_parent(model), model.type_map)
+    except InputError:
+        return []
+    params = state["_extra_state"]["model_params"]
+    try:
+        first = build_model(with_params(state, asked_model(train, params) if labels and train.first_steps else params))
+    except Exception:  # torch and deepmd raise many kinds
+        return []
+    return committee_problems(paths, params["type_map"], float(first.get_rcut()))

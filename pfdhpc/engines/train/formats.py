@@ -8,8 +8,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...errors import InputError
+from ...errors import InputError, reason
 from ..isolated.spawner import clean_environment
+from ..published import check_published
 from .checkpoint import State, read
 
 CONVERTED = {".pb": "tensorflow", ".dp": "", ".yaml": "", ".yml": ""}
@@ -48,18 +49,32 @@ def _read(path: Path, size: int, changed: int) -> State:
 
 def _frozen(path: Path, given: Path) -> State:
     """The state in a TorchScript file; ``given``: the file the user named."""
+    import deepmd.pt.cxx_op  # noqa: F401  registers the operators models are made of
     import torch
 
+    check_published(path)
     try:
         model = torch.jit.load(path, map_location="cpu")
         params = json.loads(model.get_model_def_script())
     except Exception as error:  # torch raises many kinds; a foreign module lacks the method
-        reason = str(error).split("\n")[0][:120]
         raise InputError(
-            f"model.checkpoint: {given} is no frozen deepmd model ({reason}); give a .pt checkpoint or a .pth of it"
+            f"model.checkpoint: {given} is no frozen deepmd model ({reason(error)}); give a .pt checkpoint or a .pth"
+            " of it"
         ) from None
-    tensors = {f"model.Default.{key}": value.clone() for key, value in model.state_dict().items()}
+    weights = model.state_dict()
+    if any(".compress_" in name and value.numel() for name, value in weights.items()):
+        raise InputError(
+            f"model.checkpoint: {given} is compressed: tables stand for its embedding net, which cannot be trained;"
+            f" give the checkpoint it was frozen from{_beside(given)}"
+        )
+    tensors = {f"model.Default.{key}": value.clone() for key, value in weights.items()}
     return {**tensors, "_extra_state": {"model_params": params, "train_infos": {"lr": 0, "step": 0}}}
+
+
+def _beside(frozen: Path) -> str:
+    """Where that checkpoint is, or would be: a run's ``final/model.pth`` has it beside it."""
+    checkpoint = frozen.with_suffix(".pt")
+    return f": {checkpoint}" if checkpoint.is_file() else ", .pt (of a run: final/model.pt)"
 
 
 def _convert(path: Path, target: Path) -> None:

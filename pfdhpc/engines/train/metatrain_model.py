@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from ...config.train import ModelSection, TrainSection
 from ...data import Record
 from ...errors import InputError, TaskError
+from ..published import check_published
 from .metatrain_options import ENERGY, check_options
 from .monitor import DIVERGED
 
@@ -49,6 +50,8 @@ def load_pet(path: Path) -> Any:
     where = f"model.checkpoint: {path}"
     try:
         model = model_from_checkpoint(_content(path), context="export")
+    except InputError:
+        raise
     except Exception as error:  # pickle, torch and metatrain raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{where}: metatrain cannot read it ({reason}); give a .ckpt of a PET model") from None
@@ -164,4 +167,5 @@ def _content(path: Path) -> dict[str, Any]:
     import metatrain.utils.io  # noqa: F401  with metatomic's classes, which a checkpoint holds
     import torch
 
+    check_published(path)
     return torch.load(path, map_location="cpu", weights_only=False)

@@ -5,7 +5,7 @@ from ase.data import chemical_symbols
 from ...config.train import RANDOM, ModelSection, TrainSection
 from ...data import Record
 from ...errors import InputError
-from .checkpoint import State, single_task
+from .checkpoint import State, single_task, with_params
 from .formats import read_model
 from .freezing import check_against, weights
 from .replay import read_replay, taken_along
@@ -86,7 +86,7 @@ def _own_model(state: State, train: TrainSection) -> list[str]:
         return []
     params = asked_model(train, state["_extra_state"]["model_params"])
     try:
-        build_model({**state, "_extra_state": {**state["_extra_state"], "model_params": params}})
+        build_model(with_params(state, params))
     except Exception as error:  # torch for weights of other names and sizes, deepmd for parameters
         return [
             f"train.deepmd.model: the checkpoint's weights do not fit it ({_reason(error)});"

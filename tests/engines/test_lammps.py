@@ -104,6 +104,19 @@ def cells() -> dict[str, Frame]:
     return {name: rattled(atoms) for name, atoms in shapes.items()}
 
 
+@pytest.mark.parametrize("basis", [(1, 1), (1, 7), (3, 1), (3, 2), (5, 5), (7, 3)])
+def test_atoms_on_the_faces_of_a_tilted_box_are_not_lost(basis, explorer, models, reference):
+    """The same crystal, as given, by other lattice vectors: LAMMPS found some atoms on neither side of a face."""
+    one, two = basis
+    crystal = bulk("SiC", "zincblende", a=4.36, cubic=True)
+    cell = np.array([[1, one, 0], [0, 1, two], [0, 0, 1]]) @ crystal.cell.array
+    start = Frame(crystal.numbers, cell, crystal.positions, crystal.pbc)
+    found = explorer.run(task(start)).records[0]
+    energy = reference(models[0], found.frame)[0]
+    assert found.prediction.energy == pytest.approx(energy, abs=1e-9)
+    assert energy == pytest.approx(explorer.run(task(Frame.from_atoms(crystal))).records[0].prediction.energy, abs=1e-3)
+
+
 @pytest.mark.parametrize("name", cells())
 @pytest.mark.parametrize("ensemble", ["nve", "langevin", "npt-tri"])
 def test_prediction_cell_and_forces_are_in_one_frame(name, ensemble, explorer, models, reference):

@@ -6,6 +6,26 @@ ROUNDING = 1e-14
 """A tilt below this part of the largest box length is none."""
 
 
+FACE = 1e-9
+"""Fraction of a box vector within which an atom lies on a face."""
+STEP = 1e-6
+"""Fraction of a box vector by which atoms are moved off its faces, all of them together."""
+
+
+def off_faces(fractions: np.ndarray) -> np.ndarray:
+    """A shift (3,) of the fractional coordinates (n, 3) of all atoms after which none lies on a face of the box.
+
+    In a tilted box LAMMPS finds an atom on a face on neither side of it, as the last digits are, and then "did not
+    assign all restart atoms correctly".
+    """
+    return np.array([_off(column) for column in fractions.T])
+
+
+def _off(column: np.ndarray) -> float:
+    shifts = STEP * np.arange(len(column) + 1)  # each atom forbids one at most
+    return next(shift for shift in shifts if (np.abs(column + shift - np.round(column + shift)) > FACE).all())
+
+
 def reduced_box(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(box, rotation, basis)`` with ``cell = basis @ box @ rotation.T``.
 

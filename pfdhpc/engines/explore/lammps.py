@@ -22,7 +22,7 @@ from ..base import Explorer, SegmentResult, SegmentTask
 from ..deep_potential import open_potential
 from ..inference import interpreted
 from ..published import check_published
-from .box import reduced_box
+from .box import off_faces, reduced_box
 from .check import check_explore
 from .committee import committee_problems
 from .lowered import lowered
@@ -199,6 +199,8 @@ class LammpsMotion(Motion):
             f"create_box {len(types)} box\n" + "\n".join(masses)
         )
         fractions = np.linalg.solve(start.cell.T, start.positions.T).T @ self.basis
+        if tilt:
+            fractions += off_faces(fractions)
         positions = (fractions % 1.0 % 1.0) @ self.box  # twice: -1e-17 % 1.0 is 1.0
         velocities = 1000 * thermal_velocities(start.numbers, self.task.temperature[0], self.task.seed)
         created = self.lmp.create_atoms(

@@ -166,7 +166,7 @@ def _novelty(options: argparse.Namespace, records: Sequence[Any]) -> None:
     from ..report.novelty import THRESHOLD, judged
 
     coverage = _coverage(options)
-    found = judged(coverage, [record.frame for record in records], options.model)
+    found = judged(coverage, [record.frame for record in records], options.model, options.branch)
     flagged = []
     for record, values in zip(records, found, strict=True):
         n_new = int((values > THRESHOLD).sum())

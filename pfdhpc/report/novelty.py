@@ -46,13 +46,15 @@ class Coverage:
     frames: tuple[Frame, ...]
     left_out: int = 0  # training frames that are not among ``frames``
 
-    def describer(self, model: Path | None = None) -> Describe:
-        """What describes frames as the run did; ``model`` is the frozen model for descriptors of its own."""
-        return describer(self.descriptor, self.species, model)
+    def describer(self, model: Path | None = None, branch: str | None = None) -> Describe:
+        """What describes frames as the run did; ``model``, or its ``branch``, for descriptors of its own."""
+        return describer(self.descriptor, self.species, model, branch)
 
-    def novelty(self, frames: Sequence[Frame], model: Path | None = None) -> list[np.ndarray]:
+    def novelty(
+        self, frames: Sequence[Frame], model: Path | None = None, branch: str | None = None
+    ) -> list[np.ndarray]:
         """δH (n_atoms,) of every frame's environments, nats; inf in frames with elements training had not."""
-        describe = self.describer(model)
+        describe = self.describer(model, branch)
         known = np.concatenate(describe(self.frames))
         h = self._bandwidth(known)
         reference, trained = Environments(known, h), {z for frame in self.frames for z in frame.numbers.tolist()}
@@ -71,7 +73,9 @@ class Coverage:
         return given_bandwidth(self.bandwidth, volume_per_atom) or spread_bandwidth(known[:SAMPLE])
 
 
-def describer(descriptor: Mapping[str, Any], species: Sequence[int], model: Path | None = None) -> Describe:
+def describer(
+    descriptor: Mapping[str, Any], species: Sequence[int], model: Path | None = None, branch: str | None = None
+) -> Describe:
     """Descriptors by the keys of [select.descriptor]; raises InputError where they are a model's and it is missing."""
     section = DescriptorSection(**descriptor)
     if section.type == "model":
@@ -79,7 +83,7 @@ def describer(descriptor: Mapping[str, Any], species: Sequence[int], model: Path
             raise InputError(f"{model}: the novelty was measured with the model's own descriptors, and it is not there")
         from ..engines.inference import Predictor
 
-        return Predictor(model).descriptors
+        return Predictor(model, branch).descriptors
     return make_quests(section, species)
 
 
@@ -133,9 +137,13 @@ def load_coverage(path: Path) -> Coverage:
     return Coverage(species=tuple(facts["species"]), frames=frames, **{key: facts[key] for key in keys})
 
 
-def judged(coverage: Coverage, frames: Sequence[Frame], model: Path | None) -> list[np.ndarray]:
+def judged(
+    coverage: Coverage, frames: Sequence[Frame], model: Path | None, branch: str | None = None
+) -> list[np.ndarray]:
     """:meth:`Coverage.novelty`, with what a model's descriptors cannot do told as InputError."""
     try:
-        return coverage.novelty(frames, model)
+        return coverage.novelty(frames, model, branch)
+    except InputError:
+        raise
     except (TaskError, ValueError) as error:
         raise InputError(f"the novelty cannot be measured: {error}") from error

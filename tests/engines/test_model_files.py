@@ -33,6 +33,7 @@ from pfdhpc.engines.train.deepmd import DeepmdTrainer
 from pfdhpc.engines.train.formats import read_model
 from pfdhpc.errors import InputError
 from pfdhpc.parallel.node import NodeCopies
+from pfdhpc.report.novelty import Coverage, save_coverage
 from pfdhpc.roles import messages as m
 from pfdhpc.roles.folder import RunFolder
 from pfdhpc.roles.preflight import problems
@@ -210,6 +211,14 @@ def test_branches_are_named_alike_everywhere(base):
         Predictor(multi, 1)
     with pytest.raises(ValueError, match="1 is no name of a branch"):
         labeled_by(multi, branch=1)
+
+
+def test_the_novelty_by_the_descriptors_of_a_branch(base, capsys):
+    frame = Frame.from_atoms(bulk("SiC", "zincblende", a=4.36))
+    save_coverage(base / "novelty.npz", Coverage({"type": "model"}, (6, 14), 0.5, (frame,)))
+    words = ["test", str(base / "multi.pt"), str(base / "data.xyz"), "--branch", "bee", "--novelty"]
+    assert main([*words, "--reference", str(base / "novelty.npz")]) == 0
+    assert "novelty against 1 training frames" in capsys.readouterr().out
 
 
 def test_a_name_that_could_be_two_branches_is_refused(base):

@@ -1,8 +1,7 @@
 """Handedness of cells; distances in a frame, periodic images included, any mix of periodic and open directions."""
 
-from dataclasses import replace
-
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from ase.geometry import complete_cell

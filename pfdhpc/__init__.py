@@ -7,6 +7,6 @@ def __getattr__(name: str):
     """``select_frames`` loads what it needs when it is first asked for."""
     if name != "select_frames":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .roles.standalone import select_frames
+    from .selection.standalone import select_frames
 
     return select_frames

@@ -31,3 +31,10 @@ FS = _ase.fs
 def virial_from_stress(stress, volume):
     """Virial (3, 3) eV from ASE's stress (3, 3) eV/Å³ and a volume in Å³."""
     return -stress * volume
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ from standins.common import potential
 
 from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame
-from pfdhpc.engines.label.ending import never
+from pfdhpc.engines.label.launch.exit_reason import never
 from pfdhpc.errors import LabelError
 
 STANDINS = Path(__file__).parent / "standins"

@@ -52,7 +52,7 @@ def write(folder: Path) -> None:
     from stores import write_rows
 
     from pfdhpc.store.checkpoint import save_checkpoint
-    from pfdhpc.store.container import FORMAT_VERSION
+    from pfdhpc.store.hdf5_file import FORMAT_VERSION
 
     told = [{"reason": reason, "level": "pbe"} for reason in REASONS]
     write_rows(folder / f"frames-labelled-{FORMAT_VERSION}.h5", ((record, {}) for record in labelled(void=True)), ATTRS)

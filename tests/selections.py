@@ -5,14 +5,14 @@ import threading
 import numpy as np
 from ase.build import bulk
 
+from pfdhpc import messages as m
 from pfdhpc.config.select import SelectSection
 from pfdhpc.data import Frame, Labelling, Origin, Record
 from pfdhpc.parallel.channel import local_channels
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.reduction import Reduction
-from pfdhpc.roles.reference import Shard, block_of, owner_of
-from pfdhpc.roles.talk import Mailbox
-from pfdhpc.select.quests import QuestsDescriptor
+from pfdhpc.selection.distributed import Reduction
+from pfdhpc.selection.peer_messages import Mailbox
+from pfdhpc.selection.quests import QuestsDescriptor
+from pfdhpc.selection.reference_blocks import Shard, block_of, owner_of
 
 
 def make_records(n, seed=0, level=""):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from toys import ToyRun, make_config
 
-from pfdhpc.roles.evidence import Evidence
-from pfdhpc.roles.summary import conclude
+from pfdhpc.report.report_data import Evidence
+from pfdhpc.report.terminal.summary import conclude
 
 
 def listening(run: ToyRun) -> ToyRun:
     """With the listeners of a real job."""
-    listener = run.coordinator.listener
+    listener = run.context.listener
     listener.event = Evidence(run.folder, listener.event).event
     listener.conclude = conclude
     return run

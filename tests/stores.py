@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pfdhpc.store.check import check_store
 from pfdhpc.store.shards import read_table, table_of, write_table
+from pfdhpc.store.verify import check_store
 
 
 def write_rows(path: Path, rows, attrs=None) -> None:

@@ -7,8 +7,8 @@ from e2e.test_pfd import DISTILLATION, write_chain
 
 from pfdhpc.config import dump, load
 from pfdhpc.errors import InputError
-from pfdhpc.roles.acts import config_of, enter
-from pfdhpc.roles.prepare import Preparation
+from pfdhpc.job.setup import JobSetup
+from pfdhpc.job.stages import config_of, enter
 from pfdhpc.store.status import read_status, write_status
 
 
@@ -38,7 +38,7 @@ def begin_second_act(path):
 
 
 def prepared(path, capsys=None):
-    preparation = Preparation(path, 4)
+    preparation = JobSetup(path, 4)
     try:
         return preparation.next(), capsys and capsys.readouterr().out
     finally:
@@ -63,7 +63,7 @@ def test_a_job_killed_at_the_seam_is_incomplete(path):
 
 def test_one_job_at_a_time_in_the_whole_directory(path, capsys):
     complete_first_act(path)
-    first = Preparation(path, 4)
+    first = JobSetup(path, 4)
     assert first.next().number == 1
     path.write_text(path.read_text().replace("max_rounds = 1", "max_rounds = 2", 1))  # the fine-tuning would go on
     plan, text = prepared(path, capsys)
@@ -106,7 +106,7 @@ def test_paths_of_the_second_run_start_from_the_inputs_folder(path, tmp_path, mo
 def test_an_input_edited_during_the_job_counts_in_the_next_one(path):
     complete_first_act(path)
     shutil.rmtree(load(path).run.directory)
-    preparation = Preparation(path, 4)
+    preparation = JobSetup(path, 4)
     assert preparation.next().number == 0
     complete_first_act(path)
     path.write_text(path.read_text().replace('"pfd"', '"finetune"').split("[student]")[0])

@@ -81,7 +81,7 @@ def test_killed_in_the_middle_it_loses_one_segment_at_most(finished, tmp_path):
         if run.events.count("Simulated") == 3 and not middle.exists():
             shutil.copytree(config.run.directory, middle)
 
-    run.coordinator.listener.event = copy
+    run.context.listener.event = copy
     assert run.run() == EXIT_COMPLETE
     config = with_aimd(tmp_path / "b")
     shutil.copytree(middle, config.run.directory)
@@ -143,7 +143,7 @@ def test_a_label_that_fails_ends_its_trajectory_and_not_the_run(tmp_path):
 
 def _programs(run):
     """The programs of a run whose roles take turns."""
-    for answer in run.coordinator.channel._handlers.values():
+    for answer in run.context.channel._handlers.values():
         yield from (cell.cell_contents for cell in answer.__closure__)
 
 
@@ -225,8 +225,8 @@ def test_a_lab_elsewhere_cannot_run_them(tmp_path):
 
 def test_a_run_with_them_can_be_played_through(tmp_path):
     from pfdhpc.parallel.layout import plan_layout
-    from pfdhpc.roles.begin import begin
-    from pfdhpc.roles.simulate import simulate
+    from pfdhpc.start.fresh_state import begin
+    from pfdhpc.workflow.simulate_run import simulate
 
     config = with_aimd(tmp_path)
     played = simulate(config, begin(config, ("Cu",)).state, plan_layout(config.ranks, 4))
@@ -236,8 +236,8 @@ def test_a_run_with_them_can_be_played_through(tmp_path):
 def test_a_segment_under_way_is_waited_for_where_it_will_be_there_in_time(tmp_path):
     from dataclasses import replace
 
-    from pfdhpc.roles.begin import begin
-    from pfdhpc.roles.forecast import expected_by
+    from pfdhpc.start.fresh_state import begin
+    from pfdhpc.workflow.time_forecast import expected_by
 
     state = begin(with_aimd(tmp_path), ("Cu",)).state
     state = replace(state, durations={"label.4": (10.0,)}).issued("aimd/Cu-aimd-1/0", "labeler-0")
@@ -248,7 +248,7 @@ def test_a_segment_under_way_is_waited_for_where_it_will_be_there_in_time(tmp_pa
 
 def test_the_shipped_input_asks_for_what_its_readme_says():
     from pfdhpc.config import load
-    from pfdhpc.roles.begin import begin
+    from pfdhpc.start.fresh_state import begin
 
     config = load(Path(__file__).parents[1] / "inputs" / "aimd-start" / "input.toml")
     state = begin(config, ()).state

@@ -24,9 +24,9 @@ from pfdhpc.data import Frame
 from pfdhpc.data.io import read_labelled
 from pfdhpc.engines.explore.perturb import alloyed, altered, perturb, starts, with_vacancies
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
-from pfdhpc.roles.begin import begin
-from pfdhpc.roles.given import given as read_given
-from pfdhpc.roles.summary import collect
+from pfdhpc.report.terminal.summary import collect
+from pfdhpc.start.fresh_state import begin
+from pfdhpc.start.given_labels import given as read_given
 from pfdhpc.store.export import export
 from pfdhpc.store.store import read_records
 
@@ -346,12 +346,12 @@ def test_held_out_frames_do_not_come_back_by_an_import(copy, tmp_path, capsys):
 @pytest.mark.parametrize("distilling", [False, True])
 def test_the_trainer_compares_both_models_on_test_data(tmp_path, monkeypatch, distilling):
     """Fine-tuning: the aligned parent and the final model; a distillation: the teacher and the student."""
+    from pfdhpc import messages as m
     from pfdhpc.data import Label, Labelling, Record
-    from pfdhpc.roles import messages as m
-    from pfdhpc.roles.apply import apply
-    from pfdhpc.roles.folder import RunFolder
-    from pfdhpc.roles.state import EVALUATE, RoundRecord, RunState
     from pfdhpc.roles.trainer import TrainerProgram
+    from pfdhpc.store.run_directory import RunFolder
+    from pfdhpc.workflow.apply import apply
+    from pfdhpc.workflow.state import EVALUATE, RoundRecord, RunState
 
     class Engine:
         """Forces that tell which model predicted, and for which frame."""
@@ -390,8 +390,8 @@ def test_frames_that_wait_are_not_labelled_again_when_their_labels_were_imported
     from test_roles import config as plain
     from test_roles import labelled, started
 
-    from pfdhpc.roles.begin import resume
-    from pfdhpc.roles.state import LABEL, TRAIN
+    from pfdhpc.workflow.resume import resume
+    from pfdhpc.workflow.state import LABEL, TRAIN
 
     waiting = [labelled(seed) for seed in range(3)]
     kept = started(phase=LABEL, pending=tuple(waiting))
@@ -427,7 +427,7 @@ def test_frames_that_deepmd_would_take_for_others_are_refused(tmp_path):
     from ase.calculators.emt import EMT
 
     from pfdhpc.config.init import DataSection
-    from pfdhpc.roles.given import read
+    from pfdhpc.start.given_labels import read
 
     atoms = fcc111("Cu", (1, 1, 3), vacuum=5.0)
     atoms.pbc = (True, True, False)

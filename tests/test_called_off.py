@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.config.schema import RunSection
 from pfdhpc.engines.isolated.spawner import Spawner
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE
 from pfdhpc.parallel.channel import local_channels
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.attention import Attentive
+from pfdhpc.roles.cancellable_channel import CancellableChannel
 from pfdhpc.roles.stopping import Stopping
 
 STANDIN = Path(__file__).parent / "standins" / "vasp.py"
@@ -76,14 +76,14 @@ def test_a_label_whose_forecast_does_not_fit_is_called_off_at_once(job):
     run = job("hang", threads=True)
     run.stopping.limit(1000.0)
     stop_soon(run, 2.0)
-    apply = run.coordinator._drain
+    apply = run.coordinator._shutdown._drain
     slow = {"label.4": (5000.0,)}
 
     def drain(reason):
-        run.coordinator.state = replace(run.state, durations=slow)
+        run.context.state = replace(run.state, durations=slow)
         apply(reason)
 
-    run.coordinator._drain = drain
+    run.coordinator._shutdown._drain = drain
     begin = time.monotonic()
     assert run.run() == EXIT_INCOMPLETE
     assert time.monotonic() - begin < 12, "neither the grace nor the end of the job is waited for"
@@ -93,7 +93,7 @@ def test_a_label_whose_forecast_does_not_fit_is_called_off_at_once(job):
 
 def test_a_leader_hears_of_the_order_under_way_alone():
     here, there = local_channels(2)
-    ear = Attentive(there)
+    ear = CancellableChannel(there)
     here.send(1, m.Order("label/a"))
     assert ear.called_off() is None and ear.receive()[1].order_id == "label/a"
     here.send(1, m.CallOff("label/a", 7.0))

@@ -11,10 +11,10 @@ from ase.build import bulk, molecule
 from ase.io import write
 from models import frozen, tiny_checkpoint
 
-from pfdhpc.cli import init, materials
+from pfdhpc.cli.init import init, user_files
 from pfdhpc.cli.main import main
 from pfdhpc.config import load
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "inputs" / "pretrained" / "dpa3_small.pt"
@@ -37,7 +37,7 @@ def parent(monkeypatch):
 
     def read(path):
         branches = ("OC20", "MPtrj_PBE", "Alex_PBEsol")
-        return materials.Parent(path, "dpa3", ("H", "O", "Mg", "Si", "C"), branches, 6.0)
+        return user_files.Parent(path, "dpa3", ("H", "O", "Mg", "Si", "C"), branches, 6.0)
 
     monkeypatch.setattr(init, "read_parent", read)
 
@@ -183,7 +183,7 @@ def test_meshes_of_all_templates_are_as_dense_by_one_definition():
 def test_names_with_quotes_and_backslashes_are_written_as_toml(folder, monkeypatch):
     name, odd = 'a "b" \\c.vasp', 'PBE "\\hard"'
     shutil.copy(SI2, folder / name)
-    read = lambda path: materials.Parent(path, "dpa3", ("Si",), (odd, "other"), 6.0)  # noqa: E731
+    read = lambda path: user_files.Parent(path, "dpa3", ("Si",), (odd, "other"), 6.0)  # noqa: E731
     monkeypatch.setattr(init, "read_parent", read)
     assert main(["init", "finetune", "--from", name, "--model", name, "--branch", odd]) == 0
     config = load("input.toml")

@@ -73,7 +73,7 @@ def test_what_init_writes_for_pbs_runs_to_the_end_of_its_chain(tmp_path, monkeyp
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     system = os.pathsep.join(["/usr/bin", "/bin"])
-    monkeypatch.setattr("pfdhpc.cli.init.shutil.which", lambda name: {"qsub": str(tools / "qsub")}.get(name))
+    monkeypatch.setattr("pfdhpc.cli.init.init.shutil.which", lambda name: {"qsub": str(tools / "qsub")}.get(name))
     monkeypatch.setattr(sys, "executable", str(tools / "python"))  # the environment the script puts on PATH
     monkeypatch.chdir(tmp_path)
     assert main(["init", "finetune", "--gpu", "0"]) == 0

@@ -9,7 +9,7 @@ import samples
 import specimens
 
 from pfdhpc.cli.main import main
-from pfdhpc.store.container import FORMAT_VERSION
+from pfdhpc.store.hdf5_file import FORMAT_VERSION
 
 COMMANDS = {
     "status": ["status", "{}"],

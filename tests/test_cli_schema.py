@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pfdhpc.cli.docs import pages, source
-from pfdhpc.cli.keys import all_keys, parts, toml
 from pfdhpc.cli.main import NAMES, main
+from pfdhpc.cli.schema_keys import all_keys, parts, toml
 from pfdhpc.config import Config
 
 PACKAGE = Path(__file__).parents[1] / "pfdhpc"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pfdhpc.config import dump, load, parse
 from pfdhpc.config.load import _explain
-from pfdhpc.config.mutable import differences, refusals
+from pfdhpc.config.restart_changes import differences, refusals
 from pfdhpc.errors import InputError
 
 QUICKSTART = Path(__file__).parents[1] / "inputs" / "quickstart" / "input.toml"

@@ -9,9 +9,9 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from pfdhpc.cli.convert import input_text, read_source, toml, translated
-from pfdhpc.cli.convert_pfd_names import NEWER_ALIASES, OLDER_ALIASES
-from pfdhpc.cli.convert_translation import IGNORED, LACKING, MAPPED, leaves
+from pfdhpc.cli.convert.convert import input_text, read_source, toml, translated
+from pfdhpc.cli.convert.pfd_kit_names import NEWER_ALIASES, OLDER_ALIASES
+from pfdhpc.cli.convert.translation import IGNORED, LACKING, MAPPED, leaves
 from pfdhpc.cli.main import main
 from pfdhpc.config import load
 from pfdhpc.errors import InputError

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from pfdhpc.cli import cuda, doctor, findings, findings_devices, init, jobscript, probes
 from pfdhpc.cli.docs import source
-from pfdhpc.cli.findings import FAIL, OK, WARN, Finding
+from pfdhpc.cli.doctor import checks, cuda, device_checks, doctor, probes
+from pfdhpc.cli.doctor.checks import FAIL, OK, WARN, Finding
+from pfdhpc.cli.doctor.machine import Site, cases
+from pfdhpc.cli.init import init, jobscript
 from pfdhpc.cli.main import main
-from pfdhpc.cli.site import Site, cases
 from pfdhpc.parallel.scheduler import Notice
 from pfdhpc.parallel.world import launched
 
@@ -33,7 +34,7 @@ def site(**changes):
 
 
 def states(told, where=HERE):
-    return {finding.check: finding.state for finding in findings.stack(where, told)}
+    return {finding.check: finding.state for finding in checks.stack(where, told)}
 
 
 def names(where, told=SOUND):
@@ -64,7 +65,7 @@ def without(*keys, **changes):
 def test_open_mpi_is_named_as_what_stands_in_the_way():
     text = "OSError: libmpi.so.12: cannot open shared object file"
     told = without("lammps", "deepmd", mpi="Open MPI 5.0.11", error=text)
-    found = {finding.check: finding for finding in findings.stack(HERE, told)}
+    found = {finding.check: finding for finding in checks.stack(HERE, told)}
     assert found["MPI of mpi4py"].state == FAIL and "mpich" in found["MPI of mpi4py"].remedy
     assert found["LAMMPS"].state == FAIL and "libmpi.so.12" in found["LAMMPS"].found
     assert found["pair_style deepmd"].remedy == "see above" and found["h5py"].state == OK
@@ -75,7 +76,7 @@ def test_with_open_mpi_lammps_works_in_a_process_of_its_own():
     told = without("lammps", "deepmd", mpi="Open MPI 4.1.4", error="libmpi.so.12: cannot open")
     told |= {"own_lammps": "20250722", "own_deepmd": "True"}
     assert states(told) == {"MPI of mpi4py": OK, "LAMMPS": WARN, "pair_style deepmd": OK, "h5py": OK}
-    lammps = next(finding for finding in findings.stack(HERE, told) if finding.check == "LAMMPS")
+    lammps = next(finding for finding in checks.stack(HERE, told) if finding.check == "LAMMPS")
     assert 'explore.isolation = "process"' in lammps.remedy and "pfdhpc docs clusters" in lammps.remedy
     assert states({**told, "own_deepmd": "False"})["pair_style deepmd"] == FAIL
     assert names(HERE, told) == ["pip wheels with Open MPI"]
@@ -106,7 +107,7 @@ def test_what_each_missing_part_leads_to():
 def test_in_conda_the_remedies_are_condas():
     conda = site(conda=True)
     told = without("lammps", "deepmd", mpi="Open MPI 5.0.11", error="OSError: libmpi.so.12: cannot open")
-    for finding in findings.stack(conda, told) + findings.stack(conda, {"error": "no mpi4py"}):
+    for finding in checks.stack(conda, told) + checks.stack(conda, {"error": "no mpi4py"}):
         assert "pip install" not in finding.remedy
         assert finding.state == OK or "conda" in finding.remedy or finding.remedy == "see above"
     assert names(conda, told) == ["conda's deepmd-kit"]
@@ -118,12 +119,12 @@ def test_every_failure_has_a_remedy():
     broken = {"error": "x"}, {**SOUND, "deepmd": "False"}, without("lammps", "deepmd", mpi="Open MPI 4", error="x")
     for told in broken:
         for where in (HERE, site(conda=True)):
-            assert all(finding.remedy for finding in findings.stack(where, told) if finding.state != OK)
+            assert all(finding.remedy for finding in checks.stack(where, told) if finding.state != OK)
 
 
 def test_launchers():
     def found(told, inside=False, mpi="MPICH", **changes):
-        return findings.launches(site(**changes), told, 1.0, inside, mpi)
+        return checks.launches(site(**changes), told, 1.0, inside, mpi)
 
     assert [finding.state for finding in found({"size": "2", "nested": "2"})] == [OK, OK]
     error = {"size": "2", "nested": "", "nested_error": "no answer in 20 s"}
@@ -172,15 +173,15 @@ def test_the_doctor_says_which_case_one_has_and_where_it_is_explained(changes, t
 
 
 def test_no_internet_is_no_fault():
-    assert findings.internet(HERE).state == OK
-    found = findings.internet(site(internet=False))
+    assert checks.internet(HERE).state == OK
+    found = checks.internet(site(internet=False))
     assert found.state == OK and "login node" in found.remedy
 
 
 def test_the_end_of_the_job():
-    assert findings.wall_time(None).state == OK
-    assert findings.wall_time(Notice("PBS", 3700.0)).found == "PBS: 1:01 hours left"
-    found = findings.wall_time(Notice("Slurm", None))
+    assert checks.wall_time(None).state == OK
+    assert checks.wall_time(Notice("PBS", 3700.0)).found == "PBS: 1:01 hours left"
+    found = checks.wall_time(Notice("Slurm", None))
     assert found.state == WARN and "--time" in found.remedy
 
 
@@ -202,8 +203,8 @@ def test_a_probe_that_crashes_or_hangs_is_an_answer(monkeypatch):
 
 def test_the_launcher_that_mpi_does_not_see():
     assert launched({"PMI_SIZE": "4"}) == 4 and launched({}) == 1
-    assert findings.ranks(4, 4).state == OK
-    found = findings.ranks(4, 1)
+    assert checks.ranks(4, 4).state == OK
+    found = checks.ranks(4, 1)
     assert found.state == FAIL and "the launcher started 4, MPI sees 1" in found.found
 
 
@@ -212,7 +213,7 @@ def rank(host="a", gpus=(), cores=(0, 1)):
 
 
 def test_gpus_and_cores_by_node():
-    gpus, cores = findings_devices.gpus, findings_devices.cores
+    gpus, cores = device_checks.gpus, device_checks.cores
     assert gpus([rank()]).state == OK
     assert gpus([rank(gpus="0123")] * 5).state == OK
     found = gpus([rank(gpus="01")] * 4 + [rank("b", gpus="01")])
@@ -224,18 +225,18 @@ def test_gpus_and_cores_by_node():
 
 
 def test_ranks_bound_to_a_gpu_each_are_told_how_to_see_all():
-    found = findings_devices.gpus([rank(gpus=name) for name in "0123"])
+    found = device_checks.gpus([rank(gpus=name) for name in "0123"])
     assert found.state == WARN and "--gpu-bind=none" in found.remedy
-    assert "--gpu-bind=none" in findings_devices.gpus([rank(gpus="0")] * 4).remedy  # as Slurm names it to each
+    assert "--gpu-bind=none" in device_checks.gpus([rank(gpus="0")] * 4).remedy  # as Slurm names it to each
 
 
 def test_a_disk_that_takes_no_files(tmp_path):
-    assert findings.disk(tmp_path).state == OK
-    assert findings.judged_disk([0.01] * 9 + [0.5], 1e12, True).state == OK
+    assert checks.disk(tmp_path).state == OK
+    assert checks.judged_disk([0.01] * 9 + [0.5], 1e12, True).state == OK
     for slow in (([0.5] * 10, 1e12, True), ([0.01], 1e9, True), ([0.01], 1e12, False)):
-        found = findings.judged_disk(*slow)
+        found = checks.judged_disk(*slow)
         assert found.state == WARN and found.remedy
-    assert findings.disk(tmp_path / "nowhere").state == FAIL
+    assert checks.disk(tmp_path / "nowhere").state == FAIL
 
 
 def nobody_asks():
@@ -257,7 +258,7 @@ def nobody_asks():
     ],
 )
 def test_gpu_drivers(changes, told, state, what):
-    found = findings_devices.driver(site(**changes), nobody_asks if told is None else lambda: told)
+    found = device_checks.driver(site(**changes), nobody_asks if told is None else lambda: told)
     assert found.state == state and what in found.found
     if state == FAIL:
         assert 'ranks.gpus = "none"' in found.remedy
@@ -275,11 +276,11 @@ def test_torch_tells_its_cuda_without_being_imported(tmp_path, monkeypatch):
 
 def test_batch_systems():
     slurm = {"sbatch": "/bin/sbatch", "srun": "/bin/srun"}
-    assert findings.scheduler(site(commands=slurm, starts="MPI plugin types are...\n\tnone\n\tpmi2\n")).state == OK
-    found = findings.scheduler(site(commands=slurm, starts="\tnone\n"))
+    assert checks.scheduler(site(commands=slurm, starts="MPI plugin types are...\n\tnone\n\tpmi2\n")).state == OK
+    found = checks.scheduler(site(commands=slurm, starts="\tnone\n"))
     assert found.state == WARN and "LAUNCH=(mpiexec)" in found.remedy
-    assert findings.scheduler(site(commands={"qsub": "/bin/qsub"})).found == "PBS"
-    assert findings.scheduler(HERE).state == OK
+    assert checks.scheduler(site(commands={"qsub": "/bin/qsub"})).found == "PBS"
+    assert checks.scheduler(HERE).state == OK
 
 
 @pytest.mark.parametrize("plugins, launch", [("none\n\tpmi2\n", "srun --mpi=pmi2"), ("none\n", "LAUNCH=(mpiexec)")])

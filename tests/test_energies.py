@@ -12,18 +12,18 @@ from rich.console import Console
 from test_roles import config, started
 from toys import make_config
 
+from pfdhpc import messages as m
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
 from pfdhpc.data.compositions import formula_of
+from pfdhpc.data.error_metrics import error_table, exploring_errors
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.apply import apply
-from pfdhpc.roles.begin import begin, resume
-from pfdhpc.roles.fixed import fixed_table
-from pfdhpc.roles.metrics import error_table, exploring_errors
-from pfdhpc.roles.policy import plan
-from pfdhpc.roles.pool import Pool
-from pfdhpc.roles.state import DONE, EVALUATE, EXPLORE, RoundRecord
-from pfdhpc.roles.summary import show
+from pfdhpc.report.terminal.summary import fixed_table, show
+from pfdhpc.start.fresh_state import begin
+from pfdhpc.start.pool import Pool
+from pfdhpc.workflow.apply import apply
+from pfdhpc.workflow.plan import plan
+from pfdhpc.workflow.resume import resume
+from pfdhpc.workflow.state import DONE, EVALUATE, EXPLORE, RoundRecord
 
 COPPER, GOLD, ALLOY = (29,) * 4, (79,) * 4, (29, 29, 29, 79)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from pfdhpc.errors import InputError
-from pfdhpc.select import entropy as module
-from pfdhpc.select.bandwidth import density_bandwidth, spread_bandwidth, unsuitable
-from pfdhpc.select.entropy import Environments, delta_entropy, diversity, entropy, log_kernel_sums
+from pfdhpc.selection import entropy as module
+from pfdhpc.selection.bandwidth import density_bandwidth, spread_bandwidth, unsuitable
+from pfdhpc.selection.entropy import Environments, delta_entropy, diversity, entropy, log_kernel_sums
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "quests_reference.npz")
 H = 0.015

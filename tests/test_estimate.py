@@ -8,14 +8,14 @@ from test_forecast import answer, record
 from test_roles import config, started
 from toys import ToyRun, make_config
 
-from pfdhpc.config.acts import first_act, second_act
+from pfdhpc.config.pfd_stages import first_act, second_act
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles.apply import apply
-from pfdhpc.roles.estimate import estimate, unconfirmed
-from pfdhpc.roles.narrate import Narrator
-from pfdhpc.roles.state import LABEL, RoundRecord
+from pfdhpc.report.terminal.event_log import EventLog
 from pfdhpc.store.status import read_status
+from pfdhpc.workflow.apply import apply
+from pfdhpc.workflow.label_cost import estimate, unconfirmed
+from pfdhpc.workflow.state import LABEL, RoundRecord
 
 ROUNDS = {"converge": {"max_rounds": 5}, "select": {"max_sel": 6}}
 
@@ -92,7 +92,7 @@ def test_with_trajectories_each_step_is_paid(tmp_path):
 
 def test_one_line_is_told_and_only_once(tmp_path, capsys):
     run = ToyRun(make_config(tmp_path))
-    run.coordinator.listener.event = Narrator(run.config, run.folder, run.layout).event
+    run.context.listener.event = EventLog(run.config, run.folder, run.layout).event
     assert run.run() == EXIT_COMPLETE
     told = [line for line in capsys.readouterr().out.splitlines() if "estimate:" in line]
     assert len(told) == 1 and "10 labels at most (4 first ones, 6 in the rounds)" in told[0]

@@ -10,15 +10,16 @@ import toys
 from test_roles import config, labelled, started
 from toys import ToyRun, ToyTrainer, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.data import Label
 from pfdhpc.errors import EXIT_COMPLETE
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles import evaluation, evaluator
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.apply import apply, lose
-from pfdhpc.roles.persist import to_tree
-from pfdhpc.roles.policy import plan
-from pfdhpc.roles.state import DONE, EVALUATE
+from pfdhpc.roles import evaluator
+from pfdhpc.workflow import final_evaluation
+from pfdhpc.workflow.apply import apply, lose
+from pfdhpc.workflow.plan import plan
+from pfdhpc.workflow.state import DONE, EVALUATE
+from pfdhpc.workflow.state_codec import to_tree
 
 RECORDS = {record.label_id: record for record in map(labelled, range(100))}
 IDS = tuple(sorted(RECORDS))
@@ -59,13 +60,13 @@ def given_out(state, orders):
 
 
 def test_every_frame_is_in_one_part():
-    orders = evaluation.parts(config(), evaluating())
+    orders = final_evaluation.parts(config(), evaluating())
     for name in ("train_ids", "test_ids", "fixed_ids"):
         assert tuple(key for order in orders for key in getattr(order, name)) == getattr(evaluating(), name)
     sizes = [len(order.train_ids) + len(order.test_ids) + len(order.fixed_ids) for order in orders]
-    assert max(sizes) <= evaluation.PART and len({order.order_id for order in orders}) == len(orders) == 4
+    assert max(sizes) <= final_evaluation.PART and len({order.order_id for order in orders}) == len(orders) == 4
     empty = evaluating(train_ids=(), test_ids=(), fixed_ids=())
-    assert len(evaluation.parts(config(), empty)) == 1, "a run without frames to test on comes to its end, too"
+    assert len(final_evaluation.parts(config(), empty)) == 1, "a run without frames to test on comes to its end, too"
 
 
 def test_idle_teams_help_as_soon_as_that_saves_time():
@@ -93,15 +94,17 @@ def test_who_can_help(size):
     names = {team.name for team, _ in plan(setup, slow, layout)}
     assert names == ({"trainer-0", "explorer-0", "flexible-0"} if size > 1 else {"trainer-0"})
     taught = replace(slow, teacher=m.ModelRef(0, "t"))
-    assert any(evaluation.can_help(setup, taught, layout, team) for team in layout.of_role("labeler")) == (size > 1)
-    assert not any(evaluation.can_help(setup, slow, layout, team) for team in layout.of_role("labeler"))
+    assert any(final_evaluation.can_help(setup, taught, layout, team) for team in layout.of_role("labeler")) == (
+        size > 1
+    )
+    assert not any(final_evaluation.can_help(setup, slow, layout, team) for team in layout.of_role("labeler"))
 
 
 def test_an_evaluation_is_begun_where_all_of_it_fits_with_the_help_it_will_have():
     setup = config(ranks={"explorer": {"teams": 2}})
     layout, state = plan_layout(setup.ranks, 6), evaluating(durations={"evaluate": (20.0,)})
-    assert evaluation.seconds_left(setup, state, layout, 30.0) == pytest.approx(4 * 30.0 / 3)
-    assert evaluation.seconds_left(setup, state, layout, 2.0) == pytest.approx(4 * 2.0), "too little to share"
+    assert final_evaluation.seconds_left(setup, state, layout, 30.0) == pytest.approx(4 * 30.0 / 3)
+    assert final_evaluation.seconds_left(setup, state, layout, 2.0) == pytest.approx(4 * 2.0), "too little to share"
     assert plan(setup, state, layout, left=45.0) and not plan(setup, state, layout, left=35.0)
 
 
@@ -116,14 +119,14 @@ def test_the_part_of_a_lost_team_is_for_another_one():
     state = apply(setup, state, answered(orders[0][1]), known)
     assert (layout.of_role("trainer")[0], theirs) in plan(setup, state, layout)
     assert "explorer-1" not in {team.name for team, _ in plan(setup, state, layout)}
-    assert evaluation.patience(state) < 300, "a team that hangs is not waited for as a training is"
+    assert final_evaluation.patience(state) < 300, "a team that hangs is not waited for as a training is"
 
 
 def test_the_errors_do_not_depend_on_who_did_what_and_when():
     setup, found = config(), []
     for order in permutations(range(4)):
         state = evaluating()
-        orders = evaluation.parts(setup, state)
+        orders = final_evaluation.parts(setup, state)
         for place in order:
             role = "explorer" if place % 2 else "trainer"
             state = state.issued(orders[place].order_id, f"{role}-0")
@@ -144,13 +147,13 @@ def test_only_a_trainer_makes_the_model_for_production():
     state = evaluating(teacher=m.ModelRef(0, "t"))
     setup = config().model_copy(update={"workflow": "distill"})
     setup = setup.model_copy(update={"student": object()})
-    first, *others = evaluation.parts(setup, state)
+    first, *others = final_evaluation.parts(setup, state)
     assert first.product and not any(order.product for order in others) and first.parent is None
-    assert len(first.train_ids) == evaluation.COMPARED and not any(order.train_ids for order in others)
+    assert len(first.train_ids) == final_evaluation.COMPARED and not any(order.train_ids for order in others)
     layout = plan_layout(config().ranks, 4)
     slow = replace(state, evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())})
     explorer = layout.of_role("explorer")
-    assert first not in [order for _, order in evaluation.orders(setup, slow, [], explorer)]
+    assert first not in [order for _, order in final_evaluation.orders(setup, slow, [], explorer)]
 
 
 class Lone(ToyTrainer):
@@ -173,9 +176,9 @@ class Engine:
 
 @pytest.mark.parametrize("fate", ["helps", "fails", "hangs"])
 def test_a_whole_run_has_the_same_errors_with_helpers_and_with_one_that_is_lost(tmp_path, monkeypatch, fate):
-    monkeypatch.setattr(evaluation, "PART", 1)
-    monkeypatch.setattr(evaluation, "PAYS", -1.0)
-    monkeypatch.setattr(evaluation, "LOADING", 0.5)
+    monkeypatch.setattr(final_evaluation, "PART", 1)
+    monkeypatch.setattr(final_evaluation, "PAYS", -1.0)
+    monkeypatch.setattr(final_evaluation, "LOADING", 0.5)
     monkeypatch.setattr(evaluator, "make_trainer", lambda *_: Engine())
     monkeypatch.setattr(toys, "ToyTrainer", Lone)
     did, plain = [], evaluator.Evaluator.evaluate

@@ -6,7 +6,7 @@ from ase.build import bulk, fcc111, molecule
 
 from pfdhpc.config.select import FilterSection
 from pfdhpc.data import Frame, Label, Origin, Record
-from pfdhpc.select.filters import Filter, closest_pair
+from pfdhpc.selection.filters import Filter, closest_pair
 
 
 def record_of(atoms, force=1.0, system="si"):

@@ -16,8 +16,8 @@ from models import frozen, tiny_checkpoint
 from pfdhpc.cli.main import main
 from pfdhpc.data import Frame
 from pfdhpc.errors import InputError
-from pfdhpc.report.handover import hand_over
 from pfdhpc.report.novelty import Coverage, load_coverage, save_coverage
+from pfdhpc.report.run_scripts import hand_over
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -42,7 +42,7 @@ def silicon(count=4, seed=0):
 @pytest.fixture(scope="module")
 def data(model, tmp_path_factory):
     """Frames labelled by the model itself, forces wrong by 0.1 eV/Å everywhere."""
-    from pfdhpc.engines.inference import Predictor
+    from pfdhpc.engines.deepmd_inference import Predictor
 
     atoms = silicon()
     for one, label in zip(atoms, Predictor(model / "model.pth")([Frame.from_atoms(a) for a in atoms]), strict=True):

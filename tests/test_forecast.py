@@ -12,18 +12,18 @@ from test_roles import config as make
 from test_roles import frame, started
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.data import Label, Labelling, Origin, Record
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles import messages as m
 from pfdhpc.roles import stopping as stopping_module
-from pfdhpc.roles.apply import apply
-from pfdhpc.roles.forecast import KEPT, LEAST, expected_by, exploration_seconds, label_seconds, measured
 from pfdhpc.roles.labeler import LabelerProgram
-from pfdhpc.roles.persist import from_tree, to_tree
-from pfdhpc.roles.policy import plan, shortage
-from pfdhpc.roles.state import LABEL, TRAIN, RunState
 from pfdhpc.store.status import read_status
+from pfdhpc.workflow.apply import apply
+from pfdhpc.workflow.plan import plan, shortage
+from pfdhpc.workflow.state import LABEL, TRAIN, RunState
+from pfdhpc.workflow.state_codec import from_tree, to_tree
+from pfdhpc.workflow.time_forecast import KEPT, LEAST, expected_by, exploration_seconds, label_seconds, measured
 
 LAYOUT = plan_layout(make().ranks, 4)
 
@@ -225,7 +225,7 @@ def test_what_an_exploration_took_is_known_after_a_stop_that_kept_nothing_else_o
     assert "explore.Cu" in second.state.durations and "needs about" in read_status(config.run.directory)["reason"]
     assert second.state.core_hours > 0
     spread = ToyRun(config, changed=["ranks.labeler.ranks"])  # other teams take other times
-    spread.stopping.reason = lambda: "the test wants it" if hasattr(spread.coordinator, "books") else ""
+    spread.stopping.reason = lambda: "the test wants it" if hasattr(spread.context, "recorder") else ""
     assert spread.run() == EXIT_INCOMPLETE and spread.state.durations == {}
 
 
@@ -234,14 +234,14 @@ def test_the_file_stop_ends_a_job_and_the_next_one_goes_on(uninterrupted, tmp_pa
     config = make_config(tmp_path)
     first = ToyRun(config)
     first.stopping.obey(config.run)
-    event = first.coordinator.listener.event
+    event = first.context.listener.event
 
     def touch(before, after, message):
         event(before, after, message)
         if len(first.events) == 7:
             (config.run.directory / "STOP").touch()
 
-    first.coordinator.listener.event = touch
+    first.context.listener.event = touch
     assert first.run() == EXIT_INCOMPLETE and len(first.events) < 10
     assert "STOP" in read_status(config.run.directory)["reason"] and not (config.run.directory / "STOP").exists()
     second = ToyRun(config)
@@ -275,7 +275,7 @@ def test_labels_under_way_are_kept_if_they_can_be_made_before_the_end(tmp_path, 
     ranks = {"labeler": {"teams": 2}}
     run = ToyRun(make_config(tmp_path, ranks=ranks, run={"grace": 0.0}, init={"frames": 8}), size=5, threads=True)
     run.stopping.limit(1e6)
-    event = run.coordinator.listener.event
+    event = run.context.listener.event
 
     def ask(before, after, message):
         event(before, after, message)
@@ -283,7 +283,7 @@ def test_labels_under_way_are_kept_if_they_can_be_made_before_the_end(tmp_path, 
             run.stopping.limit(time.monotonic() - run.stopping._started + left)
             run.stopping.asked = "the test wants it"
 
-    run.coordinator.listener.event = ask
+    run.context.listener.event = ask
     assert run.run() == EXIT_INCOMPLETE
     assert len(run.store) == kept and len(run.state.running) == 2 - kept
 
@@ -298,6 +298,6 @@ def test_the_budget_in_core_hours_ends_a_run_over_all_its_jobs(tmp_path):
     assert second.run() == EXIT_COMPLETE
     assert second.state.ended == "max_core_hours" and second.state.finetuned is not None
     assert second.state.core_hours == pytest.approx(4 * 2 * second.state.elapsed / 3600)
-    assert second.coordinator.books._before.elapsed > 0
+    assert second.context.recorder._before.elapsed > 0
     raised = ToyRun(make_config(tmp_path, ranks={"threads": 2}, converge={"max_core_hours": 1.0, "max_rounds": 1}))
     assert raised.run() == EXIT_COMPLETE and raised.state.ended == "max_rounds"

@@ -12,7 +12,7 @@ from pfdhpc.cli.main import main
 from pfdhpc.config import load, parse
 from pfdhpc.config.schema import Config
 from pfdhpc.errors import EXIT_BAD_INPUT, InputError
-from pfdhpc.roles.begin import begin
+from pfdhpc.start.fresh_state import begin
 
 INPUTS = sorted(path for path in (Path(__file__).parents[1] / "inputs").glob("*/input.toml"))
 VALUES = {path: tomllib.loads(path.read_text()) for path in INPUTS}
@@ -109,7 +109,7 @@ def test_commands_on_what_is_not_there_say_so(command, tmp_path, capsys):
 
 
 def test_a_model_that_is_none_is_explained(tmp_path):
-    from pfdhpc.roles.preflight import model_facts
+    from pfdhpc.start.input_checks import model_facts
 
     path = tmp_path / "model.pt"
     for content in (b"", b"PK\x03\x04 torn", bytes(range(256)) * 10):

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfdhpc.data import Frame
-from pfdhpc.select.entropy import Environments, delta_entropy, entropy
-from pfdhpc.select.greedy import Chooser, Pool, Rule, pick
-from pfdhpc.select.quests import descriptors
+from pfdhpc.selection.entropy import Environments, delta_entropy, entropy
+from pfdhpc.selection.greedy import Chooser, Pool, Rule, pick
+from pfdhpc.selection.quests import descriptors
 
 H = 0.015
 

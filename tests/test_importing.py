@@ -9,8 +9,8 @@ from ase.build import bulk
 
 from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.errors import InputError
-from pfdhpc.roles.folder import RunFolder
-from pfdhpc.roles.importing import _records
+from pfdhpc.job.import_labels import _records
+from pfdhpc.store.run_directory import RunFolder
 from pfdhpc.store.store import Store
 
 

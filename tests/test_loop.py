@@ -8,7 +8,7 @@ import pytest
 from toys import ToyRun, make_config
 
 from pfdhpc.errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
-from pfdhpc.roles.summary import collect, verdict
+from pfdhpc.report.terminal.summary import collect, verdict
 from pfdhpc.store.status import read_status
 
 

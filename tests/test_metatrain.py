@@ -8,8 +8,8 @@ from ase.io import read
 
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
-from pfdhpc.engines.train import metatrain_options as options
-from pfdhpc.engines.train.metatrain_options import Stage, check_options, epoch, read_curve, round_options, stages
+from pfdhpc.engines.train.metatrain import train_input as options
+from pfdhpc.engines.train.metatrain.train_input import Stage, check_options, epoch, read_curve, round_options, stages
 from pfdhpc.errors import InputError, TaskError
 from pfdhpc.units import virial_from_stress
 from tests.toys import make_config

@@ -5,14 +5,14 @@ from test_loop import fingerprint
 from test_roles import config, started
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles import books
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.forecast import forecast, measured
-from pfdhpc.roles.policy import plan, shortage
-from pfdhpc.roles.state import TRAIN, RunState
+from pfdhpc.roles import run_recorder
 from pfdhpc.store.status import read_status
+from pfdhpc.workflow.plan import plan, shortage
+from pfdhpc.workflow.state import TRAIN, RunState
+from pfdhpc.workflow.time_forecast import forecast, measured
 
 LAYOUT = plan_layout(config().ranks, 4)
 TRAINED = m.Trained("train/1", 30.0, m.ModelRef(1, "x"), 1, 20.0)
@@ -43,7 +43,7 @@ def test_a_short_training_is_forecast_by_its_steps_and_one_gone_on_with_by_those
 
 def test_what_a_training_kept_is_progress_and_the_counter_never_falls(tmp_path, monkeypatch):
     """Jobs in which a training gets further, and nothing else: job scripts go on as long as the counter changes."""
-    monkeypatch.setattr(books, "LOOK", 0.0)
+    monkeypatch.setattr(run_recorder, "LOOK", 0.0)
     setup = make_config(tmp_path, train={"restart_after": 60.0, "first_steps": 100})
     undisturbed = ToyRun(make_config(tmp_path / "undisturbed"))
     assert undisturbed.run() == EXIT_COMPLETE
@@ -59,7 +59,7 @@ def test_what_a_training_kept_is_progress_and_the_counter_never_falls(tmp_path, 
                 for path in scratch.iterdir():
                     path.unlink()
                 (scratch / f"restart-{step:09d}-0.pt").touch()
-                run.coordinator.books.tell_if_kept(run.state)
+                run.context.recorder.tell_if_kept(run.state)
                 seen.append(read_status(run.folder.directory)["progress"])
                 run.stopping.reason = lambda: "the test wants it"
                 return m.Imported("of nobody", 0.0, None)
@@ -68,7 +68,7 @@ def test_what_a_training_kept_is_progress_and_the_counter_never_falls(tmp_path, 
         run.trainer.handle = train
         assert run.run() == (EXIT_COMPLETE if step is None else EXIT_INCOMPLETE)
         counts.append(read_status(run.folder.directory)["progress"])
-        assert step is None or run.coordinator.books.got_on()
+        assert step is None or run.context.recorder.got_on()
     assert seen == counts[:3], "told as it goes, too"
     assert counts == sorted(set(counts)) and counts[1] - counts[0] == pytest.approx(0.3)
     assert isinstance(counts[-1], int) and fingerprint(run) == fingerprint(undisturbed)

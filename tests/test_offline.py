@@ -19,8 +19,8 @@ from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame
 from pfdhpc.data.io import read_labelled
 from pfdhpc.engines.label import offline
-from pfdhpc.engines.label.level import level_hash
-from pfdhpc.engines.label.matching import matching
+from pfdhpc.engines.label.level_of_theory import level_hash
+from pfdhpc.engines.label.match_structures import matching
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError, LabelError
 from pfdhpc.store.status import read_status
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_written_or_read_costs_a_warning(tmp_path, caplo
 
 def test_an_energy_far_from_the_prediction_is_rejected(tmp_path):
     from pfdhpc.data import Label, Record
-    from pfdhpc.roles.offline import OfflineProgram
+    from pfdhpc.roles.offline_labeler import OfflineProgram
 
     config = make(tmp_path)
     config = config.model_copy(update={"label": config.label.model_copy(update={"energy_outlier": 1.0})})
@@ -288,7 +288,7 @@ def test_patience_may_change_between_jobs(tmp_path):
     import json
 
     from pfdhpc.config import dump
-    from pfdhpc.config.mutable import differences, refusals
+    from pfdhpc.config.restart_changes import differences, refusals
 
     before, after = (json.loads(dump(make(tmp_path, wait=wait))) for wait in (0, 60))
     changes = differences(before, after)

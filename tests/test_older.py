@@ -5,8 +5,8 @@ import json
 from toys import make_config
 
 from pfdhpc.config import dump
-from pfdhpc.config.mutable import differences, refusals
-from pfdhpc.config.older import completed
+from pfdhpc.config.older_inputs import completed
+from pfdhpc.config.restart_changes import differences, refusals
 
 
 def without(values, path):

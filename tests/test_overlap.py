@@ -7,17 +7,18 @@ import pytest
 from test_roles import config, frame, labelled, started
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.data import Origin, Record
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from pfdhpc.parallel.layout import EXPLORER, LABELER, TRAINER, plan_layout
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.apply import apply, lose
-from pfdhpc.roles.begin import resume
-from pfdhpc.roles.elastic import balanced, seated
-from pfdhpc.roles.flow import converged, flow, judged, requeued, useful
-from pfdhpc.roles.persist import from_tree, to_tree
-from pfdhpc.roles.policy import plan
-from pfdhpc.roles.state import DONE, DRAIN, EVALUATE, EXPLORE, LABEL, SELECT, WAIT, RoundRecord
+from pfdhpc.workflow.apply import apply, lose
+from pfdhpc.workflow.convergence import converged, judged
+from pfdhpc.workflow.flexible_teams import balanced, seated
+from pfdhpc.workflow.overlap import flow, requeued, useful
+from pfdhpc.workflow.plan import plan
+from pfdhpc.workflow.resume import resume
+from pfdhpc.workflow.state import DONE, DRAIN, EVALUATE, EXPLORE, LABEL, SELECT, WAIT, RoundRecord
+from pfdhpc.workflow.state_codec import from_tree, to_tree
 
 OVERLAP = {"staleness": 1, "min_new": 2, "queue": 4}
 

@@ -19,15 +19,15 @@ from pfdhpc.cli.main import main
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE
 from pfdhpc.parallel.layout import plan_layout
 from pfdhpc.parallel.ledger import Ledger
-from pfdhpc.report.board import board, lines
-from pfdhpc.report.reading import read_run
-from pfdhpc.report.spent import spent
-from pfdhpc.report.standing import standing
-from pfdhpc.roles import panel as panels
-from pfdhpc.roles import workload
-from pfdhpc.roles.state import LABEL
-from pfdhpc.roles.summary import show
+from pfdhpc.report.run_data import read_run
+from pfdhpc.report.terminal import live_panel as panels
+from pfdhpc.report.terminal.progress_table import board, lines
+from pfdhpc.report.terminal.run_progress import read_progress
+from pfdhpc.report.terminal.summary import show
+from pfdhpc.report.time_and_cost import spent
+from pfdhpc.roles import run_recorder
 from pfdhpc.store.status import read_status
+from pfdhpc.workflow.state import LABEL
 
 OVERLAP = {"staleness": 1, "min_new": 2, "queue": 4}
 
@@ -57,8 +57,8 @@ def test_a_panel_shows_the_run_and_leaves_lines_and_exit_code_alone(tmp_path, mo
     monkeypatch.setattr(panels, "console", Console(file=output, width=100, force_terminal=True, _environ={}))
     run = ToyRun(make_config(tmp_path)).stop_after(12)
     say = panels.console.print
-    run.coordinator.listener.say = say
-    with panels.panel(run.coordinator) as live:
+    run.context.listener.say = say
+    with panels.panel(run.context.snapshot) as live:
         code = run.run()
         live.refresh()
     assert code == EXIT_INCOMPLETE
@@ -70,7 +70,7 @@ def test_a_panel_shows_the_run_and_leaves_lines_and_exit_code_alone(tmp_path, mo
 def test_what_goes_wrong_in_the_panel_does_not_reach_the_run(monkeypatch):
     told = []
     monkeypatch.setattr(panels._log, "exception", told.append)
-    view = panels.View(coordinator=None)
+    view = panels.View(snapshot=None)
     assert [str(view.drawn()), str(view.drawn())] == ["", ""]
     assert len(told) == 1  # in the log
 
@@ -78,7 +78,7 @@ def test_what_goes_wrong_in_the_panel_does_not_reach_the_run(monkeypatch):
 def test_rows_fit_into_a_narrow_terminal(tmp_path):
     run = ToyRun(make_config(tmp_path))
     assert run.run() == EXIT_COMPLETE
-    found = panels.standing(run.coordinator)
+    found = panels.progress_of(run.context.snapshot())
     rows = printed(lines(found), width=40).splitlines()
     assert max(map(len, rows)) <= 40 and len(rows) == len(printed(lines(found), width=200).splitlines())
     assert "▁" in printed(lines(found)) or "█" in printed(lines(found))
@@ -86,8 +86,8 @@ def test_rows_fit_into_a_narrow_terminal(tmp_path):
 
 def test_the_share_at_work_follows_the_orders(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(workload.time, "monotonic", lambda: now[0])
-    load = workload.Workload(plan_layout(config(ranks={"labeler": {"teams": 2}}).ranks, 5))
+    monkeypatch.setattr(run_recorder.time, "monotonic", lambda: now[0])
+    load = run_recorder.Workload(plan_layout(config(ranks={"labeler": {"teams": 2}}).ranks, 5))
     state = started(phase=LABEL).issued("label/a", "labeler-0")
     for seconds, running in ((0.0, state), (10.0, state), (10.0, replace(state, running={}))):
         now[0] += seconds
@@ -97,19 +97,19 @@ def test_the_share_at_work_follows_the_orders(monkeypatch):
         now[0] += 10.0
         load.note(replace(state, running={}))
     assert load.busy()["labeler"] == 0.0  # only the last minutes count
-    assert workload.Workload(plan_layout(config().ranks, 1)).busy() == {}
+    assert run_recorder.Workload(plan_layout(config().ranks, 1)).busy() == {}
 
 
 def test_status_json_tells_the_queue_and_who_is_at_work(tmp_path):
     run = ToyRun(make_config(tmp_path)).stop_after(3)
     seen = []
-    event = run.coordinator.listener.event
+    event = run.context.listener.event
 
     def look(before, after, message):
         event(before, after, message)
         seen.append(read_status(run.folder.directory))
 
-    run.coordinator.listener.event = look
+    run.context.listener.event = look
     assert run.run() == EXIT_INCOMPLETE
     last = seen[-1]
     assert last["waiting"] + last["labelling"] == 4 - last["labels"] and last["labelling"] == 1
@@ -150,7 +150,7 @@ def test_the_status_of_a_run_that_overlaps(overlapped, tmp_path, capsys, phase, 
     found = json.loads(capsys.readouterr().out)
     assert (found["queue"], found["under_way"], found["dropped"]) == (3, 1, 7)
     assert found["busy"] == {"labeler": 0.5} and 0 < found["utilization"]["labeler"]["busy"] <= 1
-    text = printed(board(standing(run), "run"), width=120)
+    text = printed(board(read_progress(run), "run"), width=120)
     for expected in (said, "3 frames wait for a label, 1 under way", "7 picks dropped", "50% of the last minutes",
                      "1 of 1 at work", "of the run"):  # fmt: skip
         assert expected in text

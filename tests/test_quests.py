@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfdhpc.data import Frame
-from pfdhpc.select import entropy, quests
-from pfdhpc.select.quests import QuestsDescriptor, descriptors
+from pfdhpc.selection import entropy, quests
+from pfdhpc.selection.quests import QuestsDescriptor, descriptors
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "quests_reference.npz")
 NAMES = sorted({name.split("/")[0] for name in REFERENCE.files if "/" in name})

@@ -7,10 +7,10 @@ from selections import Describe, make_records, picked_of, run_teams
 from pfdhpc.config.select import SelectSection
 from pfdhpc.errors import TaskError
 from pfdhpc.parallel.channel import local_channels
-from pfdhpc.roles.reference import Shard
-from pfdhpc.roles.talk import DONE, Absent, Mailbox, Over, Talk
-from pfdhpc.select.entropy import entropy
-from pfdhpc.store.cache import ArrayCache
+from pfdhpc.selection.entropy import entropy
+from pfdhpc.selection.peer_messages import DONE, Absent, Mailbox, Over, PeerMessages
+from pfdhpc.selection.reference_blocks import Shard
+from pfdhpc.store.array_cache import ArrayCache
 
 CANDIDATES = make_records(14)
 REFERENCE = make_records(5, seed=1, level="pbe")
@@ -126,10 +126,10 @@ def test_a_team_left_out_is_told_so_and_returns_no_picks():
     """Its candidates were not looked at: they wait for the next selection."""
     channels = local_channels(2)
     root, follower = (Mailbox(channel) for channel in channels)
-    talk = Talk(follower, "select/1.0", "b", {"a": 0})
-    Talk(root, "select/1.0", "a", {"b": 1}).tell_all(DONE, frozenset({"b"}))
+    talk = PeerMessages(follower, "select/1.0", "b", {"a": 0})
+    PeerMessages(root, "select/1.0", "a", {"b": 1}).tell_all(DONE, frozenset({"b"}))
     with pytest.raises(Over):
         talk.wait("picks", 1.0)
-    again = Talk(follower, "select/2.0", "b", {"a": 0})
-    Talk(root, "select/2.0", "a", {"b": 1}).tell_all(DONE, frozenset())
+    again = PeerMessages(follower, "select/2.0", "b", {"a": 0})
+    PeerMessages(root, "select/2.0", "a", {"b": 1}).tell_all(DONE, frozenset())
     assert again.wait("picks", 1.0) is None and again.done

@@ -17,9 +17,9 @@ from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.data.io import read_labelled
 from pfdhpc.data.known_frames import KnownFrames
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
-from pfdhpc.roles.begin import begin
-from pfdhpc.roles.preflight import notes
-from pfdhpc.roles.repeated_frames import restated
+from pfdhpc.start.fresh_state import begin
+from pfdhpc.start.input_checks import notes
+from pfdhpc.start.repeated_frames import restated
 from pfdhpc.store.export import export
 from pfdhpc.store.store import read_records
 
@@ -286,7 +286,7 @@ def test_exports_read_back_have_the_ids_of_nobody(tmp_path):
 
 def test_replayed_frames_are_on_one_side_whatever_file_they_are_in(files):
     from pfdhpc.config.train import ReplaySection
-    from pfdhpc.engines.train.replay import read_replay
+    from pfdhpc.engines.train.deepmd.replay import read_replay
 
     paths = [files / "all" / name for name in NAMES]
     replayed = read_replay({"b": ReplaySection(data=paths, weight=0.5)})["b"]

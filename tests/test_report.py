@@ -15,12 +15,12 @@ from toys import ToyRun, make_config
 from pfdhpc.cli.main import main
 from pfdhpc.config.label import EXTERNAL
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
-from pfdhpc.report import environments, errors
+from pfdhpc.report import environment_plots, error_plots
 from pfdhpc.report.citations import citations
-from pfdhpc.report.evidence import HeldOut, keep_held_out, read_chosen, read_held_out
-from pfdhpc.report.reading import read_run
-from pfdhpc.report.sections import production, refusals, tiles
-from pfdhpc.report.standing import standing
+from pfdhpc.report.report_data import HeldOut, keep_held_out, read_chosen, read_held_out
+from pfdhpc.report.report_sections import production, refusals, tiles
+from pfdhpc.report.run_data import read_run
+from pfdhpc.report.terminal.run_progress import read_progress
 from pfdhpc.store.status import write_status
 
 TITLES = ("What was done", "Learning curve", "Errors on held-out frames", "What was selected", "Rejected and failed",
@@ -46,7 +46,7 @@ def test_the_report_has_everything_and_loads_nothing(page):
 
 def test_text_from_a_run_is_not_taken_for_html(tmp_path):
     run = read_run(specimens.finished())
-    from pfdhpc.report.document import Section, page
+    from pfdhpc.report.html_document import Section, page
 
     strange = Section("<b>", ["<script>alert(1)</script>"])
     text = page(run, "a & b", [], [strange])
@@ -85,7 +85,7 @@ def test_clouds_are_per_atom_and_against_the_mean():
     labels = [Label(-3.0 * n, np.ones((n, 3)), n * np.eye(3)) for n in (1, 2)]
     records = [Record(f, Origin("Cu"), None, one, Labelling("x")) for f, one in zip(frames, labels, strict=True)]
     guesses = [Label(one.energy + 0.01 * len(one.forces), one.forces + 0.1, 1.1 * one.virial) for one in labels]
-    force, energy, virial = errors.clouds(records, guesses)
+    force, energy, virial = error_plots.clouds(records, guesses)
     assert force.rmse == pytest.approx(0.1) and force.mae == pytest.approx(0.1)
     assert energy.rmse == pytest.approx(10.0) and energy.truth.mean() == pytest.approx(0.0)
     assert virial.rmse == pytest.approx(np.sqrt(3 / 9) * 100)
@@ -93,15 +93,15 @@ def test_clouds_are_per_atom_and_against_the_mean():
 
 def test_the_learning_curve_counts_the_labels_a_model_had_seen():
     run = read_run(specimens.finished())
-    assert [n for n, _ in errors.curve(run, "force")] == [4, 7]
+    assert [n for n, _ in error_plots.curve(run, "force")] == [4, 7]
 
 
 def test_principal_axes_are_those_of_most_variance():
     random = np.random.default_rng(0)
     points = random.normal(size=(400, 5)) * [3.0, 0.1, 7.0, 0.1, 0.1] + 5
-    centre, axes, shares = environments.principal(points)
+    centre, axes, shares = environment_plots.principal(points)
     assert abs(axes[2, 0]) > 0.99 and abs(axes[0, 1]) > 0.99 and shares[0] > shares[1] > 0.1
-    assert environments.principal(np.ones((1, 3)))[2].tolist() == [0.0, 0.0]
+    assert environment_plots.principal(np.ones((1, 3)))[2].tolist() == [0.0, 0.0]
 
 
 def test_what_a_selection_saw_is_kept():
@@ -165,7 +165,7 @@ def test_status_counts_the_queue_and_forecasts(tmp_path):
     now = datetime.now().astimezone()
     status |= {"state": "running", "updated": (now - timedelta(seconds=60)).isoformat(), "measured_seconds": {}}
     (run / "status.json").write_text(json.dumps(status))
-    found = standing(run, now)
+    found = read_progress(run, now)
     assert found.silent == pytest.approx(60, abs=1) and not found.over
     state = read_run(run, frames=False).state
     assert found.queue == (len(state["pending"]) if state["phase"] == "label" else None)
@@ -185,32 +185,32 @@ def test_a_run_that_says_nothing_any_more_may_be_gone(tmp_path, capsys):
         assert main(["status", str(run)]) == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert ("no sign of life for 45 min: if its job on node17 is gone" in shown) == told
-    assert standing(run).host == "node17"
+    assert read_progress(run).host == "node17"
 
 
 def test_a_job_with_nothing_new_says_so_now_and_again(tmp_path, monkeypatch):
     """Its status is then as young as the job is alive, however long a label takes."""
     counts = []
-    monkeypatch.setattr("pfdhpc.roles.desk.TELL", 0.0)  # of labels it tells at once, in both
+    monkeypatch.setattr("pfdhpc.roles.answer_inbox.TELL", 0.0)  # of labels it tells at once, in both
     for pulse in (1e9, 0.0):
         told = []
         tell = lambda *given, told=told, **more: told.append(1) or write_status(*given, **more)  # noqa: E731
-        monkeypatch.setattr("pfdhpc.roles.books.write_status", tell)
-        monkeypatch.setattr("pfdhpc.roles.desk.PULSE", pulse)
+        monkeypatch.setattr("pfdhpc.roles.run_recorder.write_status", tell)
+        monkeypatch.setattr("pfdhpc.roles.answer_inbox.PULSE", pulse)
         assert ToyRun(make_config(tmp_path / f"{pulse:g}")).run() == 0
         counts.append(len(told))
     assert counts[1] > counts[0]
 
 
 def test_status_follows_until_the_end(tmp_path, capsys, monkeypatch):
-    from pfdhpc.cli import live
+    from pfdhpc.cli import status
 
     run = tmp_path / "run"
     shutil.copytree(specimens.finished(), run)
     path = run / "status.json"
     done = path.read_text()
     path.write_text(done.replace('"complete"', '"running"'))
-    monkeypatch.setattr(live.time, "sleep", lambda seconds: path.write_text(done))
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: path.write_text(done))
     assert main(["status", str(run), "-f", "--json"]) == 0
     states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
     assert states == ["running", "complete"]
@@ -240,9 +240,9 @@ def test_runs_are_compared(tmp_path, capsys):
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_what_was_not_labelled_is_said_to_be(missing, capsys):
     """A calculator without stress leaves no virial: no report, card, comparison or summary speaks of nan."""
-    from pfdhpc.report.card import model_card
-    from pfdhpc.report.comparing import comparison
-    from pfdhpc.report.sections import held_out
+    from pfdhpc.report.compare_runs import comparison
+    from pfdhpc.report.model_card import model_card
+    from pfdhpc.report.report_sections import held_out
 
     run = read_run(specimens.finished())
     state = json.loads(json.dumps(run.state, default=str))

@@ -78,7 +78,7 @@ def test_labels_under_way_are_used_before_a_run_without_explorers_ends(tmp_path)
             started.set()
             run.leaving = resign
 
-    run.coordinator.listener.event = slow
+    run.context.listener.event = slow
     assert run.run() == EXIT_BUG
     reason = f"no explorer team is left: {' '.join(REASON.split())}"
     assert read_status(run.folder.directory)["reason"] == reason

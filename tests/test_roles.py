@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pfdhpc import messages as m
 from pfdhpc.config import parse
 from pfdhpc.config.schema import TestSection as SharesSection
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
+from pfdhpc.data.error_metrics import error_table, exploring_errors
 from pfdhpc.errors import StoreError
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.apply import apply, lose
-from pfdhpc.roles.begin import resume
-from pfdhpc.roles.metrics import error_table, exploring_errors
-from pfdhpc.roles.persist import from_tree, to_tree
-from pfdhpc.roles.policy import plan, seed_of
-from pfdhpc.roles.split import assign
-from pfdhpc.roles.state import DONE, EVALUATE, EXPLORE, LABEL, SELECT, TRAIN, Replica, RoundRecord, RunState
+from pfdhpc.workflow.apply import apply, lose
+from pfdhpc.workflow.label_split import assign
+from pfdhpc.workflow.plan import plan, seed_of
+from pfdhpc.workflow.resume import resume
+from pfdhpc.workflow.state import DONE, EVALUATE, EXPLORE, LABEL, SELECT, TRAIN, Replica, RoundRecord, RunState
+from pfdhpc.workflow.state_codec import from_tree, to_tree
 
 HERE = Path(__file__)
 
@@ -266,11 +266,11 @@ def test_seeds_depend_on_the_purpose_only():
 
 
 def test_lines_on_the_terminal_show_any_text_as_it_is(capsys):
-    from pfdhpc.roles.folder import RunFolder
-    from pfdhpc.roles.narrate import Narrator
+    from pfdhpc.report.terminal.event_log import EventLog
+    from pfdhpc.store.run_directory import RunFolder
 
     setup, record = config(), replace(labelled(1), label=None)
-    narrator = Narrator(setup, RunFolder(HERE.parent), plan_layout(setup.ranks, 4))
+    narrator = EventLog(setup, RunFolder(HERE.parent), plan_layout(setup.ranks, 4))
     before = started(phase=LABEL, pending=(record,)).issued("label/a", "labeler-0")
     answer = m.Labelled("label/a", 1.0, (m.LabelOutcome(record, "SCF [/bold] failed [ranks]"),))
     narrator.event(before, apply(setup, before, answer, lambda ids: []), answer)

@@ -10,19 +10,19 @@ from ase.build import bulk
 from selections import make_order, make_records
 from test_roles import config, labelled, started
 
+from pfdhpc import messages as m
 from pfdhpc.config.select import DescriptorSection, SelectSection
 from pfdhpc.data import Frame
+from pfdhpc.data.error_metrics import exploring_errors
 from pfdhpc.errors import InputError
 from pfdhpc.parallel.channel import local_channels
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.apply import apply
-from pfdhpc.roles.folder import RunFolder
-from pfdhpc.roles.metrics import exploring_errors
-from pfdhpc.roles.policy import plan, trust_band
-from pfdhpc.roles.selector import Selector
-from pfdhpc.roles.state import LABEL, SELECT
-from pfdhpc.select.quests import make_quests
+from pfdhpc.roles.candidates import Selector
+from pfdhpc.selection.quests import make_quests
+from pfdhpc.store.run_directory import RunFolder
+from pfdhpc.workflow.apply import apply
+from pfdhpc.workflow.plan import plan, trust_band
+from pfdhpc.workflow.state import LABEL, SELECT
 
 CANDIDATES = make_records(6)
 REFERENCE = make_records(3, seed=1, level="pbe")
@@ -196,7 +196,7 @@ def test_selections_are_not_repeated_for_ever():
 def test_the_state_knows_the_species_of_systems_and_given_frames(tmp_path):
     from ase.io import write
 
-    from pfdhpc.roles.begin import begin
+    from pfdhpc.start.fresh_state import begin
 
     write(tmp_path / "cu.vasp", bulk("Cu", cubic=True), format="vasp")
     base = config()

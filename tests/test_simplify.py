@@ -17,17 +17,17 @@ from pfdhpc.config import parse
 from pfdhpc.data import Frame, Label
 from pfdhpc.data.io import read_frames
 from pfdhpc.data.known_frames import KnownFrames
-from pfdhpc.engines.explore import pool as scanning
-from pfdhpc.engines.explore.pool import ACCURATE, CANDIDATE, FAILED, Judgement, judged
+from pfdhpc.engines.explore import committee as scanning
+from pfdhpc.engines.explore.committee import ACCURATE, CANDIDATE, FAILED, Judgement, judged
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
-from pfdhpc.roles.begin import begin
-from pfdhpc.roles.messages import ModelRef
-from pfdhpc.roles.persist import from_tree, to_tree
-from pfdhpc.roles.pool import done_with
-from pfdhpc.roles.state import RunState
-from pfdhpc.roles.summary import collect, verdict
+from pfdhpc.messages import ModelRef
+from pfdhpc.report.terminal.summary import collect, verdict
+from pfdhpc.start.fresh_state import begin
 from pfdhpc.store.checkpoint import load_checkpoint, save_checkpoint
 from pfdhpc.store.status import read_status
+from pfdhpc.workflow.pool_rules import done_with
+from pfdhpc.workflow.state import RunState
+from pfdhpc.workflow.state_codec import from_tree, to_tree
 
 N_POOL = 30
 
@@ -104,9 +104,9 @@ def pretend(monkeypatch, predictor):
     import sys
     from types import ModuleType
 
-    module = ModuleType("pfdhpc.engines.inference")
+    module = ModuleType("pfdhpc.engines.deepmd_inference")
     module.Predictor = predictor
-    monkeypatch.setitem(sys.modules, "pfdhpc.engines.inference", module)
+    monkeypatch.setitem(sys.modules, "pfdhpc.engines.deepmd_inference", module)
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +180,13 @@ def test_more_explorers_give_the_same_run(finished, tmp_path):
 
 def at_once(run):
     """How many members were in training together, at most."""
-    counts, tell = [], run.coordinator.listener.event
+    counts, tell = [], run.context.listener.event
 
     def event(before, after, message):
         counts.append(sum(order_id.startswith("train/") for order_id in before.running))
         tell(before, after, message)
 
-    run.coordinator.listener.event = event
+    run.context.listener.event = event
     return counts
 
 

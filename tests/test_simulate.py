@@ -6,8 +6,8 @@ import pytest
 from test_roles import config, started
 
 from pfdhpc.parallel.layout import plan_layout
-from pfdhpc.roles.simulate import simulate, splits
-from pfdhpc.roles.state import Replica, RoundRecord
+from pfdhpc.workflow.simulate_run import simulate, splits
+from pfdhpc.workflow.state import Replica, RoundRecord
 
 DURATIONS = {
     "import": (1.0,),

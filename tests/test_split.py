@@ -11,9 +11,9 @@ from test_roles import frame
 from pfdhpc.config.schema import TestSection as SharesSection
 from pfdhpc.data import Label, Labelling, Record
 from pfdhpc.data.compositions import undetermined
-from pfdhpc.roles.persist import from_tree, to_tree
-from pfdhpc.roles.split import assign, with_compositions
-from pfdhpc.roles.state import RunState
+from pfdhpc.workflow.label_split import assign, with_compositions
+from pfdhpc.workflow.state import RunState
+from pfdhpc.workflow.state_codec import from_tree, to_tree
 
 KINDS = ("Al", "Cu", "Ag", "Au", "Cu3Au", "CuAu3", "Cu107Au", "CuAu", "AlCuAgAu")
 batches = st.lists(st.lists(st.sampled_from(KINDS), max_size=12), min_size=1, max_size=5)

@@ -17,7 +17,7 @@ from pfdhpc.cli.select import select
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
 from pfdhpc.data.io import read_labelled
 from pfdhpc.errors import InputError
-from pfdhpc.select.quests import descriptors
+from pfdhpc.selection.quests import descriptors
 from pfdhpc.store.export import export
 from pfdhpc.store.store import Store
 

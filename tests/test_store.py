@@ -22,10 +22,10 @@ from stores import problems_of, records_in, write_rows
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
 from pfdhpc.data.fields import FIELDS, get
 from pfdhpc.errors import InputError, StoreError
-from pfdhpc.store import folder as folder_module
+from pfdhpc.store import shard_folder as folder_module
 from pfdhpc.store.checkpoint import checkpoint_paths, load_checkpoint, save_checkpoint
-from pfdhpc.store.folder import shard_paths
 from pfdhpc.store.lock import RunLock
+from pfdhpc.store.shard_folder import shard_paths
 from pfdhpc.store.shards import read_table
 from pfdhpc.store.status import read_status, write_status
 from pfdhpc.store.store import Store, read_records

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pfdhpc.errors import StoreError
-from pfdhpc.store import cache as cache_module
-from pfdhpc.store.cache import ArrayCache
+from pfdhpc.store import array_cache as cache_module
+from pfdhpc.store.array_cache import ArrayCache
 
 
 def array(seed, dtype="f8"):

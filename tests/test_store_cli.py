@@ -15,8 +15,8 @@ from test_store import ATTRS, identical, make_record
 
 from pfdhpc.cli.main import main
 from pfdhpc.store.checkpoint import checkpoint_paths, load_checkpoint, save_checkpoint
-from pfdhpc.store.folder import shard_paths
 from pfdhpc.store.lock import RunLock
+from pfdhpc.store.shard_folder import shard_paths
 from pfdhpc.store.store import Store, read_records
 
 

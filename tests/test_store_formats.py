@@ -10,12 +10,12 @@ from stores import problems_of, records_in, write_records
 from test_store import identical, same_tree
 
 from pfdhpc.errors import InputError, StoreError
-from pfdhpc.store.check import check_store
 from pfdhpc.store.checkpoint import load_checkpoint, read_checkpoint
-from pfdhpc.store.container import FORMAT_VERSION, Damaged, write_hdf5
-from pfdhpc.store.folder import shard_paths
+from pfdhpc.store.hdf5_file import FORMAT_VERSION, Damaged, write_hdf5
+from pfdhpc.store.shard_folder import shard_paths
 from pfdhpc.store.shards import read_columns, read_rows, read_table
 from pfdhpc.store.store import Store, read_records
+from pfdhpc.store.verify import check_store
 
 VERSIONS = range(1, FORMAT_VERSION + 1)
 
@@ -40,7 +40,7 @@ def test_checkpoints_of_every_version_read_the_same(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_store_of_an_older_version_goes_on_and_is_rewritten_as_it_is_merged(tmp_path, monkeypatch, version):
-    from pfdhpc.store import folder
+    from pfdhpc.store import shard_folder
 
     for part in ("labelled", "rejected"):
         (tmp_path / part).mkdir()
@@ -50,7 +50,7 @@ def test_a_store_of_an_older_version_goes_on_and_is_rewritten_as_it_is_merged(tm
         (samples.FORMATS / f"frames-labelled-{FORMAT_VERSION}.h5").read_bytes()
     )  # the same rows once more, in the present format: what a merge cut short leaves
     assert [part.problems for part in check_store(tmp_path)] == [[], []]
-    monkeypatch.setattr(folder, "FAN", 2)
+    monkeypatch.setattr(shard_folder, "FAN", 2)
     store = Store(tmp_path, samples.ATTRS)
     assert [path.name for path in shard_paths(tmp_path / "labelled")] == ["shard-000002.h5"]
     assert store.was_rejected(samples.rejected()[0].frame_id, "pbe") == samples.REASONS[0]

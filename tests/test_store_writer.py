@@ -11,8 +11,8 @@ from stores import problems_of
 from test_store import ATTRS, identical, make_record
 
 from pfdhpc.errors import StoreError
-from pfdhpc.store import container
-from pfdhpc.store.folder import shard_paths
+from pfdhpc.store import hdf5_file
+from pfdhpc.store.shard_folder import shard_paths
 from pfdhpc.store.store import Store, read_records
 from pfdhpc.store.writer import Writer
 
@@ -21,13 +21,13 @@ from pfdhpc.store.writer import Writer
 def gate(monkeypatch):
     """Files are published only while this is set."""
     gate = threading.Event()
-    publish = container.publish
+    publish = hdf5_file.publish
 
     def wait_and_publish(path, content):
         assert gate.wait(20)
         publish(path, content)
 
-    monkeypatch.setattr(container, "publish", wait_and_publish)
+    monkeypatch.setattr(hdf5_file, "publish", wait_and_publish)
     return gate
 
 
@@ -65,7 +65,7 @@ def test_a_disk_that_refuses_is_told_by_every_later_call(tmp_path, monkeypatch):
     def refuse(path, content):
         raise StoreError("no space left")
 
-    monkeypatch.setattr(container, "publish", refuse)
+    monkeypatch.setattr(hdf5_file, "publish", refuse)
     writer.submit([make_record(1)])
     for call in (writer.flush, writer.done, lambda: writer.submit([make_record(2)]), writer.close):
         with pytest.raises(StoreError, match="no space left"):
@@ -83,10 +83,10 @@ def test_a_bad_label_is_told_where_it_is_submitted(tmp_path):
 
 
 def test_records_are_read_while_files_are_merged_under_the_reader(tmp_path, monkeypatch):
-    from pfdhpc.store import folder, recent
+    from pfdhpc.store import shard_folder
 
-    monkeypatch.setattr(folder, "FAN", 2)
-    monkeypatch.setattr(recent, "ATOMS", 1)  # nothing comes from memory
+    monkeypatch.setattr(shard_folder, "FAN", 2)
+    monkeypatch.setattr(shard_folder, "RECENT_ATOMS", 1)  # nothing comes from memory
     store = Store(tmp_path, ATTRS)
     writer = Writer(store)
     records = [make_record(seed) for seed in range(60)]
@@ -106,13 +106,13 @@ def grown(tmp_path, n_frames):
 
 
 def test_files_stay_few_and_only_the_newest_records_in_memory(tmp_path, monkeypatch):
-    from pfdhpc.store import folder, recent
+    from pfdhpc.store import shard_folder
 
-    monkeypatch.setattr(folder, "FAN", 4)
-    monkeypatch.setattr(recent, "ATOMS", 30)
+    monkeypatch.setattr(shard_folder, "FAN", 4)
+    monkeypatch.setattr(shard_folder, "RECENT_ATOMS", 30)
     written = []
-    publish = container.publish
-    monkeypatch.setattr(container, "publish", lambda path, content: (written.append(path), publish(path, content)))
+    publish = hdf5_file.publish
+    monkeypatch.setattr(hdf5_file, "publish", lambda path, content: (written.append(path), publish(path, content)))
     store = grown(tmp_path, 120)
     assert len(shard_paths(tmp_path / "labelled")) <= 3 * 4
     assert len(written) < 1.5 * 40, "each frame is rewritten a few times, not with every append"
@@ -123,9 +123,9 @@ def test_files_stay_few_and_only_the_newest_records_in_memory(tmp_path, monkeypa
 
 
 def test_a_file_damaged_or_gone_during_the_run_is_told_when_it_is_read(tmp_path, monkeypatch):
-    from pfdhpc.store import recent
+    from pfdhpc.store import shard_folder
 
-    monkeypatch.setattr(recent, "ATOMS", 1)
+    monkeypatch.setattr(shard_folder, "RECENT_ATOMS", 1)
     store = Store(tmp_path, ATTRS)
     store.commit([make_record(seed) for seed in range(20)])
     (path,) = shard_paths(tmp_path / "labelled")
@@ -151,7 +151,7 @@ def test_a_disk_error_names_its_remedy_and_leaves_no_trace(tmp_path, monkeypatch
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(container.os, "fsync", refuse)
+        patch.setattr(os, "fsync", refuse)
         with pytest.raises(StoreError, match=remedy):
             store.commit([make_record(9)])
     assert len(store) == len(read_records(tmp_path)) == 6 and problems_of(store.directory) == []

@@ -13,11 +13,11 @@ from pfdhpc.config.init import DataSection
 from pfdhpc.config.pool import PoolSection
 from pfdhpc.data import Frame
 from pfdhpc.data.geometry import defect
-from pfdhpc.engines.explore.check import check_starts
+from pfdhpc.engines.explore.input_checks import check_starts
 from pfdhpc.errors import InputError
-from pfdhpc.roles.begin import begin
-from pfdhpc.roles.given import read
-from pfdhpc.roles.pool import read_pool
+from pfdhpc.start.fresh_state import begin
+from pfdhpc.start.given_labels import read
+from pfdhpc.start.pool import read_pool
 
 COPPER = bulk("Cu", cubic=True)
 

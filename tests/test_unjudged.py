@@ -6,13 +6,13 @@ import pytest
 from ase.build import bulk
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.data import Frame, Record
 from pfdhpc.engines import registry
 from pfdhpc.engines.base import Labeler
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, LabelError
 from pfdhpc.roles import labeler as program
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.unjudged import TRIES, Unjudged
+from pfdhpc.roles.label_commits import TRIES, KilledLabels
 
 
 class Ended(Labeler):
@@ -101,22 +101,22 @@ def outcome(place, reason="", killed=None):
 def test_of_a_batch_only_what_was_judged_is_answered():
     good, refused, stopped = outcome(0), outcome(1, "SCF"), outcome(2, "ended", int(signal.SIGTERM))
     answer = m.Labelled("label/x", 3.0, (good, refused, stopped))
-    assert Unjudged().sift(answer, stopping=False).outcomes == (good, refused)
+    assert KilledLabels().sift(answer, stopping=False).outcomes == (good, refused)
     failed = m.Labelled("label/x", 3.0, (good, outcome(1, "exit code 1", 0)))
-    assert Unjudged().sift(failed, stopping=False) is failed
-    assert Unjudged().sift(failed, stopping=True).outcomes == (good,)
+    assert KilledLabels().sift(failed, stopping=False) is failed
+    assert KilledLabels().sift(failed, stopping=True).outcomes == (good,)
 
 
 def test_a_segment_of_dynamics_whose_program_was_stopped_is_made_again():
     ended = outcome(0, "ended", int(signal.SIGTERM))
     answer = m.Simulated("aimd/a/0", 3.0, (outcome(1), ended), "a", None, 5, 3, "ended")
-    assert isinstance(Unjudged().sift(answer, stopping=False), m.Unlabelled)
+    assert isinstance(KilledLabels().sift(answer, stopping=False), m.Unlabelled)
     broken = m.Simulated("aimd/a/0", 3.0, (outcome(0, "SCF"),), "a", None, 5, 3, "SCF")
-    assert Unjudged().sift(broken, stopping=True) is broken
+    assert KilledLabels().sift(broken, stopping=True) is broken
 
 
 def test_a_segment_whose_program_is_always_killed_is_given_up_although_its_frames_differ():
-    unjudged = Unjudged()
+    unjudged = KilledLabels()
     killed = [outcome(place, "killed", int(signal.SIGKILL)) for place in range(TRIES)]
     answers = [m.Simulated("aimd/a/0", 1.0, (item,), "a", None, 0, 1, "killed") for item in killed]
     found = [type(unjudged.sift(answer, stopping=False)) for answer in answers]

@@ -12,13 +12,13 @@ from toys import make_config
 from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame
 from pfdhpc.data.io import read_frames
-from pfdhpc.engines.label.level import level_hash
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
+from pfdhpc.engines.label.level_of_theory import level_hash
 from pfdhpc.engines.label.programs import program_class
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import InputError, LabelError
 from pfdhpc.log import remark, remarks_told
-from pfdhpc.roles.begin import begin
+from pfdhpc.start.fresh_state import begin
 
 AFM, CHARGES = [2.0, -2.0, 2.0, -2.0], [1.0, 0.0, 0.0, 0.0]
 SEEN = []

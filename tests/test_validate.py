@@ -18,9 +18,9 @@ from pfdhpc.cli.main import main
 from pfdhpc.cli.validate_labels import labeler, planned, spawner
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record
 from pfdhpc.errors import InputError, LabelError
-from pfdhpc.report import labelled, likeness, physics, validation
-from pfdhpc.report.reading import read_run
-from pfdhpc.report.validation import Answers, Questions, ask
+from pfdhpc.report.run_data import read_run
+from pfdhpc.report.validation import crystal_properties, first_principles, rdf_comparison, validation
+from pfdhpc.report.validation.validation import Answers, Questions, ask
 from pfdhpc.units import virial_from_stress
 
 
@@ -37,7 +37,7 @@ def test_copper_by_emt_is_what_the_literature_says(copper):
     """K. W. Jacobsen, P. Stoltze, J. K. Nørskov, Surf. Sci. 366, 394 (1996): C11, C12, C44 = 173, 116, 91 GPa."""
     assert copper.problems == []
     assert copper.volume == pytest.approx(11.56, rel=0.01) and copper.cell[0] == pytest.approx(2.538, rel=0.003)
-    found = dict(physics.cubic_constants(copper.elastic))
+    found = dict(crystal_properties.cubic_constants(copper.elastic))
     assert found["C11"] == pytest.approx(173, rel=0.03) and found["C12"] == pytest.approx(116, rel=0.03)
     assert found["C44"] == pytest.approx(90, rel=0.03) and copper.elastic.stable
     assert copper.equation.bulk_modulus == pytest.approx((173 + 2 * 116) / 3, rel=0.03)
@@ -55,15 +55,15 @@ def test_averages_of_an_isotropic_solid_are_its_moduli():
     constants = np.diag([0.0] * 3 + [30.0] * 3)
     constants[:3, :3] = 50.0 - 2 / 3 * 30.0
     constants[:3, :3] += 2 * 30.0 * np.eye(3)
-    found = physics.averaged(constants)
+    found = crystal_properties.averaged(constants)
     assert found.bulk_modulus == pytest.approx(50.0) and found.shear_modulus == pytest.approx(30.0) and found.stable
-    assert not physics.averaged(-constants).stable
+    assert not crystal_properties.averaged(-constants).stable
 
 
 def test_the_distribution_of_an_ideal_gas_is_one():
     random = np.random.default_rng(0)
     gas = Atoms("H1500", positions=random.uniform(0, 20, (1500, 3)), cell=[20] * 3, pbc=True)
-    g = physics.distribution(gas)
+    g = crystal_properties.distribution(gas)
     assert g[40:] == pytest.approx(1.0, abs=0.15) and g[40:].mean() == pytest.approx(1.0, abs=0.01)
 
 
@@ -78,12 +78,16 @@ def by_emt(frame):
 def test_a_labeler_answers_like_the_model_it_is(copper):
     """The same potential as model and as labeler: the same crystal, by the same code."""
     found = Answers("Cu", "labels")
-    everything = labelled.EQUATION, labelled.ELASTIC
-    labelled.ask_labels(found, bulk("Cu"), EMT(), by_emt, everything, silent)
+    everything = first_principles.EQUATION, first_principles.ELASTIC
+    first_principles.ask_labels(found, bulk("Cu"), EMT(), by_emt, everything, silent)
     assert found.problems == [] and found.volume == pytest.approx(copper.volume, rel=0.01)
-    assert physics.lattice(found.cell).startswith("FCC a=3.5") and physics.lattice(copper.cell).startswith("FCC a=3.5")
+    assert crystal_properties.lattice(found.cell).startswith("FCC a=3.5") and crystal_properties.lattice(
+        copper.cell
+    ).startswith("FCC a=3.5")
     for mine, model in zip(
-        physics.cubic_constants(found.elastic), physics.cubic_constants(copper.elastic), strict=True
+        crystal_properties.cubic_constants(found.elastic),
+        crystal_properties.cubic_constants(copper.elastic),
+        strict=True,
     ):
         assert mine[1] == pytest.approx(model[1], rel=0.02)
 
@@ -92,16 +96,20 @@ def test_a_labeler_whose_volume_is_another_one_is_followed_there():
     """A model that was off by 7 %: its minimum lies beyond the volumes about that of the model."""
     small = bulk("Cu", a=3.62 * 0.93 ** (1 / 3))
     asked = []
-    found = physics.equation_of_state(small, labelled.ByLabels(lambda frame: asked.append(1) or by_emt(frame), silent))
+    found = crystal_properties.equation_of_state(
+        small, first_principles.ByLabels(lambda frame: asked.append(1) or by_emt(frame), silent)
+    )
     assert found.volume == pytest.approx(11.56, rel=0.01) and len(found.volumes) <= 7 < len(asked) <= 11
-    with pytest.raises(physics.NoCrystal, match="no minimum"):
-        physics.equation_of_state(bulk("Cu", a=3.1), EMT())
+    with pytest.raises(crystal_properties.NoCrystal, match="no minimum"):
+        crystal_properties.equation_of_state(bulk("Cu", a=3.1), EMT())
 
 
 def test_labels_without_a_virial_tell_that_they_have_no_stiffness():
     found = Answers("Cu", "labels")
     no_virial = lambda frame: Label(by_emt(frame).energy, by_emt(frame).forces)  # noqa: E731
-    labelled.ask_labels(found, bulk("Cu"), EMT(), no_virial, (labelled.EQUATION, labelled.ELASTIC), silent)
+    first_principles.ask_labels(
+        found, bulk("Cu"), EMT(), no_virial, (first_principles.EQUATION, first_principles.ELASTIC), silent
+    )
     assert found.equation and found.problems == ["elastic constants: its labels have no virial"]
 
 
@@ -118,15 +126,15 @@ def records(count, n_atoms=4, temperature=300.0, version=1, seconds=2.0, system=
 
 
 def test_only_what_is_affordable_is_asked_and_the_rest_is_told():
-    seconds = labelled.seconds_by(records(3), ranks=2)
+    seconds = first_principles.seconds_by(records(3), ranks=2)
     assert seconds(4) == 4.0 and seconds(8) == 16.0  # two ranks; twice the atoms
-    assert labelled.seconds_by(records(3, seconds=float("nan")), 1)(4) == 0.0
-    wanted = labelled.prices({"Cu": bulk("Cu"), "N2": Atoms("N2")}, True, lambda n: n)
+    assert first_principles.seconds_by(records(3, seconds=float("nan")), 1)(4) == 0.0
+    wanted = first_principles.prices({"Cu": bulk("Cu"), "N2": Atoms("N2")}, True, lambda n: n)
     assert [(one.question, one.labels) for one in wanted] == [
         ("equation of state", 7), ("elastic constants", 60), ("phonons", 6)
     ]  # fmt: skip
     assert wanted[2].atoms == 5**3  # a supercell of 10 Å
-    taken, left = labelled.affordable(wanted, 50)
+    taken, left = first_principles.affordable(wanted, 50)
     assert [one.question for one in taken] == ["equation of state"]
     assert [one.question for one in left] == ["elastic constants", "phonons"]
 
@@ -160,7 +168,7 @@ def test_a_program_is_launched_for_what_the_labeler_is_asked(tmp_path, monkeypat
     assert "7 labels of 4 atoms, about 14 s" in planned(run, crystals, False, None).lines()[0]
     with spawner(run, 1.0) as starts:
         plan = planned(run, crystals, False, 1.0, starts)
-        assert plan.of("Cu") == [labelled.EQUATION]
+        assert plan.of("Cu") == [first_principles.EQUATION]
         frame = Frame.from_atoms(crystals["Cu"])
         energy, forces, _ = computed(frame)
         found = plan.label("Cu", frame)
@@ -172,37 +180,39 @@ def test_a_program_that_the_minutes_are_too_few_for_is_ended(tmp_path, monkeypat
     run = by_program(tmp_path, monkeypatch, processes=2, behaviour="hang")
     with spawner(run, 1.0) as starts:
         label = labeler(run, 0.5 / 60, starts)
-        with pytest.raises(physics.NoCrystal, match="minutes of --label are over"):
+        with pytest.raises(crystal_properties.NoCrystal, match="minutes of --label are over"):
             label("Cu", Frame.from_atoms(bulk("Cu", cubic=True)))
 
 
 def test_the_structure_of_labelled_frames_is_found_again_by_their_own_potential(copper):
     hot = records(8, temperature=600.0) + records(7, temperature=300.0)
     own = records(6, temperature=900.0, version=-1)
-    assert {one.origin.temperature for one in likeness.comparable(hot, "Cu")} == {600.0}
-    assert {one.origin.temperature for one in likeness.comparable(hot + own, "Cu")} == {900.0}  # the labeler's dynamics
-    assert likeness.comparable(records(5), "Cu") == [] and likeness.comparable(hot, "other") == []
-    truth = likeness.of_labels(records(8))
+    assert {one.origin.temperature for one in rdf_comparison.comparable(hot, "Cu")} == {600.0}
+    assert {one.origin.temperature for one in rdf_comparison.comparable(hot + own, "Cu")} == {
+        900.0
+    }  # the labeler's dynamics
+    assert rdf_comparison.comparable(records(5), "Cu") == [] and rdf_comparison.comparable(hot, "other") == []
+    truth = rdf_comparison.of_labels(records(8))
     assert 0.7 < truth.overlap < 1 and not truth.own and truth.n_frames == 8
-    model = likeness.by_model(truth, records(8), EMT(), 40, 2.0, silent)
+    model = rdf_comparison.by_model(truth, records(8), EMT(), 40, 2.0, silent)
     assert model.overlap > 0.6 and model.temperature == 300.0
-    assert likeness.overlap(truth.g, truth.g) == 1.0 and likeness.overlap(truth.g, 0 * truth.g) == 0.0
+    assert rdf_comparison.overlap(truth.g, truth.g) == 1.0 and rdf_comparison.overlap(truth.g, 0 * truth.g) == 0.0
 
 
 def test_what_a_model_fails_at_is_told_and_the_rest_goes_on():
     molecule = ask("N2", Atoms("N2", [[0, 0, 0], [0, 0, 1.1]]), "m", EMT(), Questions(300.0, 1.0, 0), silent)
     assert "not periodic" in molecule.problems[0]
-    with pytest.raises(physics.NoCrystal, match="no minimum"):
-        physics.fitted(np.linspace(10, 11, 7), np.linspace(0, 1, 7))
+    with pytest.raises(crystal_properties.NoCrystal, match="no minimum"):
+        crystal_properties.fitted(np.linspace(10, 11, 7), np.linspace(0, 1, 7))
     found = Answers("Cu", "labels")
-    labelled.ask_labels(found, bulk("Cu"), EMT(), _failing, [labelled.EQUATION], silent)
+    first_principles.ask_labels(found, bulk("Cu"), EMT(), _failing, [first_principles.EQUATION], silent)
     assert found.problems == ["equation of state: a label failed: SCF did not converge"]
     told = validation.remarks([molecule])
     assert told and told[0].startswith("N2, m: relaxation")
 
 
 def _failing(frame):
-    raise physics.NoCrystal("a label failed: SCF did not converge")
+    raise crystal_properties.NoCrystal("a label failed: SCF did not converge")
 
 
 def test_answers_come_back_as_they_were_and_have_a_section_in_the_report(copper, tmp_path):
@@ -267,5 +277,5 @@ def test_a_system_is_labelled_with_its_own_options(tmp_path, monkeypatch):
     label, copper = labeler(run, 1.0), Frame.from_atoms(bulk("Cu"))
     assert label("Cu", copper).energy == label("other", copper).energy == by_emt(copper).energy
     assert asked == [own, {**own, **aid}, {}]  # as in a run: what failed is tried again as the input says
-    with pytest.raises(physics.NoCrystal, match="0 minutes of --label are over"):
+    with pytest.raises(crystal_properties.NoCrystal, match="0 minutes of --label are over"):
         labeler(run, 0.0)("Cu", copper)

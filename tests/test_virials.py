@@ -18,9 +18,9 @@ from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.data.io import labelled_atoms, read_labelled
 from pfdhpc.engines.base import SegmentTask
-from pfdhpc.engines.label.checks import check_label, label_with_ladder
+from pfdhpc.engines.label.label_checks import check_label, label_with_ladder
 from pfdhpc.engines.registry import make_explorer, make_labeler
-from pfdhpc.engines.train.dataset import write_systems
+from pfdhpc.engines.train.deepmd.dataset import write_systems
 from pfdhpc.errors import LabelError
 from pfdhpc.log import remark
 from pfdhpc.store.export import export

@@ -13,18 +13,20 @@ from pathlib import Path
 from ase.build import bulk
 from ase.io import write
 
+from pfdhpc import messages as m
 from pfdhpc.config import dump, parse
 from pfdhpc.data import Label
-from pfdhpc.engines.label.ending import never
-from pfdhpc.engines.label.level import levels_of
+from pfdhpc.engines.label.launch.exit_reason import never
+from pfdhpc.engines.label.level_of_theory import levels_of
 from pfdhpc.parallel.channel import InlineChannel, local_channels
 from pfdhpc.parallel.layout import TRAINER, plan_layout
-from pfdhpc.roles import messages as m
+from pfdhpc.report.snapshot import Listener
 from pfdhpc.roles import worker
-from pfdhpc.roles.attention import Attentive
-from pfdhpc.roles.coordinator import Coordinator, Listener
-from pfdhpc.roles.folder import RunFolder
+from pfdhpc.roles.cancellable_channel import CancellableChannel
+from pfdhpc.roles.coordinator import Coordinator
+from pfdhpc.roles.run_context import RunContext
 from pfdhpc.roles.stopping import Stopping
+from pfdhpc.store.run_directory import RunFolder
 
 
 def make_config(base: Path, **changes):
@@ -125,7 +127,7 @@ class ToyRun:
         self.stopping = Stopping()
         make = self._threaded if threads else self._inline
         self._threads = []
-        self.coordinator = Coordinator(
+        self.context = RunContext(
             config,
             self.folder,
             self.layout,
@@ -136,6 +138,7 @@ class ToyRun:
             changed,
             Listener(self._event, self.lines.append),
         )
+        self.coordinator = Coordinator(self.context)
 
     @property
     def state(self):
@@ -143,7 +146,7 @@ class ToyRun:
 
     @property
     def store(self):
-        return self.coordinator.store
+        return self.context.store
 
     def run(self):
         try:
@@ -186,7 +189,7 @@ class ToyRun:
     def _threaded(self):
         orders, peers = local_channels(self.layout.world_size), local_channels(self.layout.world_size)
         for team in self.layout.teams:
-            ear = Attentive(orders[team.leader])
+            ear = CancellableChannel(orders[team.leader])
             program = self._program(team, peers[team.leader], ear.called_off)
             program.ready = partial(_one_by_one, program.ready)
             arguments = (team, program, ear, local_channels(1)[0])

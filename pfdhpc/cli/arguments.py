@@ -1,7 +1,10 @@
 """The arguments of the commands in :mod:`pfdhpc.cli.commands`; apart from them, so that ``--help`` loads nothing."""
 
 import argparse
+import os
 from pathlib import Path
+
+from ..parallel.devices import limit_threads
 
 
 def input_file(parser: argparse.ArgumentParser) -> None:
@@ -38,3 +41,9 @@ def _seconds(text: str) -> float:
     if not seconds or text.count(":") == 1:  # 11:30: hours or minutes?
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give H:M:S, D-H:M:S or seconds")
     return seconds
+
+
+def quiet() -> None:
+    """Before torch or deepmd-kit load: OMP_NUM_THREADS threads, one where it is not set."""
+    limit_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    os.environ.setdefault("DP_INFER_BATCH_SIZE", "1024")  # deepmd-kit's own, which tells of it where it is not set

@@ -22,7 +22,7 @@ def check(options: argparse.Namespace) -> int:
     """Everything that can be found wrong without starting: the schema, then the files it names."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     limit_threads(_threads(options.input))
-    from ..roles.preflight import notes, problems
+    from ..start.input_checks import notes, problems
 
     config = load(options.input)
     say = partial(console.print, style="yellow", markup=False)
@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     stopping.limit(options.time, "--time")
     with _spawner(options.input) as spawner:  # forks, so before MPI and threads
         limit_threads(_threads(options.input))
+        from ..job.job import run as run_job
         from ..parallel.world import leave
-        from ..roles.job import run as run_job
 
         code = run_job(options.input, stopping, spawner)
     leave()
@@ -79,9 +79,9 @@ def where(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Labelled frames as deepmd or extxyz data."""
-    from ..report.reading import config_of
-    from ..roles.folder import RunFolder
+    from ..report.run_data import config_of
     from ..store.export import export as write
+    from ..store.run_directory import RunFolder
     from ..store.store import read_records
 
     config_of(options.run)

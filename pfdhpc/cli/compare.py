@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(options: argparse.Namespace) -> int:
     """Print the table; raises InputError, StoreError."""
-    from ..report.comparing import comparison, learning_curves, names
-    from ..report.reading import read_run
+    from ..report.compare_runs import comparison, learning_curves, names
+    from ..report.run_data import read_run
 
     if len(options.runs) < 2:
         raise InputError(f"{options.runs[0]}: one run is no comparison; name two or more (pfdhpc report is for one)")

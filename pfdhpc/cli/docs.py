@@ -11,8 +11,8 @@ from rich.markdown import Markdown
 
 from ..errors import EXIT_COMPLETE, InputError, StoreError
 from ..log import console
-from .keys import Part, parts
 from .schema import heading
+from .schema_keys import Part, parts
 
 REFERENCE = "input"
 """The page that is made from the models of the input."""

@@ -51,7 +51,7 @@ def fetch(options: argparse.Namespace) -> int:
 
 def frozen(name: str) -> bool:
     """Whether a model of the registry freezes to what LAMMPS loads; a DPA-4 does not."""
-    from ..engines.train.checkpoint import COMPILED
+    from ..engines.train.deepmd.checkpoint import COMPILED
 
     return not name.lower().replace("-", "").startswith(tuple(COMPILED))
 

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def import_(options: argparse.Namespace) -> int:
     """Commit the labels; the next job of the run trains on them."""
-    from ..report.reading import config_of
-    from ..roles.folder import RunFolder
-    from ..roles.importing import import_labels
+    from ..job.import_labels import import_labels
+    from ..report.run_data import config_of
+    from ..store.run_directory import RunFolder
 
     folder = RunFolder(options.into)
     config_of(options.into)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
-from ..imports import end_without_search
+from ..lazy_imports import end_without_search
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Command:
 
 
 COMMANDS = (
-    Command("init", "init:init", "init:add_arguments", "write an input file and a job script to start from",
+    Command("init", "init.init:init", "init.init:add_arguments", "write an input file and a job script to start from",
             "pfdhpc init finetune --from POSCAR --model model.pt --labeler gpaw -o mgo"),
-    Command("convert", "convert:convert", "convert:add_arguments",
+    Command("convert", "convert.convert:convert", "convert.convert:add_arguments",
             "an input of DP-GEN simplify or PFD-kit as one of pfdhpc", "pfdhpc convert simplify.json -o input.toml"),
     Command("check", "commands:check", "arguments:input_file",
             "report everything wrong with an input, without MPI or GPU", "pfdhpc check input.toml"),
@@ -36,7 +36,7 @@ COMMANDS = (
             "run or resume a job (under mpirun or srun)", "mpiexec -n 4 python -m mpi4py -m pfdhpc run input.toml"),
     Command("where", "commands:where", "arguments:input_file",
             "print the run directory of an input", "pfdhpc where input.toml"),
-    Command("status", "live:status", "live:add_arguments",
+    Command("status", "status:status", "status:add_arguments",
             "how a run is going, from another shell; -f until it ends", "pfdhpc status run -f"),
     Command("report", "report:report", "report:add_arguments",
             "one HTML file: what a run did, and what its model is worth", "pfdhpc report run -o report.html"),
@@ -58,7 +58,7 @@ COMMANDS = (
             "check, repair, merge or list the frames of runs", "pfdhpc store ls run"),
     Command("schema", "schema:schema", "schema:add_arguments",
             "every key of the input: type, unit, default, meaning", "pfdhpc schema explore"),
-    Command("doctor", "doctor:doctor", "doctor:add_arguments",
+    Command("doctor", "doctor.doctor:doctor", "doctor.doctor:add_arguments",
             "find out whether this machine and installation are right (also under mpirun)", "pfdhpc doctor"),
     Command("fetch-model", "fetch:fetch", "fetch:add_arguments",
             "download a pre-trained model that deepmd-kit knows", "pfdhpc fetch-model DPA-3.1-3M -o models"),

@@ -53,7 +53,7 @@ def plan(options: argparse.Namespace) -> int:
     if options.measured is not None and config.pool:
         raise InputError("plan --measured: the runs of workflow simplify cannot be simulated; leave it out")
     if options.measured is not None:
-        from .simulated import compare_splits
+        from .plan_measured import compare_splits
 
         compare_splits(config, options.n, options.measured)
     return EXIT_COMPLETE
@@ -178,6 +178,6 @@ def _cards(config: Config, layout: Layout, taken: Sequence[Seat], gpus: Sequence
 
 
 def _count_replicas(config: Config) -> int:
-    from ..roles.begin import begin
+    from ..start.fresh_state import begin
 
     return len(begin(config, ()).state.replicas)

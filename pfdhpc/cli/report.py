@@ -19,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> int:
     """Write the report; raises InputError, StoreError."""
-    from ..report.document import page, write_pictures
+    from ..report.html_document import page, write_pictures
     from ..report.novelty import describer
-    from ..report.reading import read_run
-    from ..report.sections import compose, tiles
-    from ..report.validation import FOLDER, load, section_of
+    from ..report.report_sections import compose, tiles
+    from ..report.run_data import read_run
+    from ..report.validation.validation import FOLDER, load, section_of
 
     run = read_run(options.run)
     output = options.output or options.run / "report.html"
@@ -57,7 +57,7 @@ def standing(run) -> str:
 
 def _newest(run) -> Path | None:
     """The frozen model the descriptors of the last selection came from, where they were a model's."""
-    from ..roles.folder import RunFolder
+    from ..store.run_directory import RunFolder
 
     used = run.state["teacher"] or (run.models[-1] if run.models else None)
     return used and RunFolder(run.directory).frozen(used["digest"])
@@ -65,11 +65,11 @@ def _newest(run) -> Path | None:
 
 def _tested(run, data: Path):
     """The section on labels of the user's own."""
-    from ..report import errors
-    from ..report.document import Figure, Section, Table, error
-    from ..report.style import AFTER, BEFORE
-    from ..roles.folder import RunFolder
-    from ..roles.metrics import error_table
+    from ..data.error_metrics import error_table
+    from ..report import error_plots
+    from ..report.html_document import Figure, Section, Table, error
+    from ..report.plot_style import AFTER, BEFORE
+    from ..store.run_directory import RunFolder
     from .test import labelled, predicted
 
     if not run.models:
@@ -84,8 +84,10 @@ def _tested(run, data: Path):
         labels = predicted(RunFolder(run.directory).frozen(model["digest"]), records, align=True)
         total = error_table(records, labels).total
         models.append((name, shade, labels))
-        rows.append([name, *(error(getattr(total, key), scale) for key, _, scale in errors.QUANTITIES)])
+        rows.append([name, *(error(getattr(total, key), scale) for key, _, scale in error_plots.QUANTITIES)])
     text = f"{len(records)} frames of {data.name}; energies are aligned by element, as their origin may be another."
-    figure = Figure("parity-own", errors.parity(records, models), "Above: predicted against true. Below: what is left.")
-    head = "RMSE", *(name for _, name, _ in errors.QUANTITIES)
+    figure = Figure(
+        "parity-own", error_plots.parity(records, models), "Above: predicted against true. Below: what is left."
+    )
+    head = "RMSE", *(name for _, name, _ in error_plots.QUANTITIES)
     return Section("Against labels of your own", [text], [figure], [Table(head, rows)])

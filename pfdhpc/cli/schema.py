@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..errors import EXIT_COMPLETE, InputError
 from ..log import console
-from .keys import Part, parts
+from .schema_keys import Part, parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -94,7 +94,7 @@ def _number_or_word(text: str) -> float | str:
 def select(options: argparse.Namespace, comm: Any) -> int:
     """The command, on every rank; raises InputError on all of them or on none."""
     from ..parallel.channel import MpiChannel
-    from ..roles.standalone import Material, choose, standalone_section
+    from ..selection.standalone import Material, choose, standalone_section
     from .select_report import report
 
     section = standalone_section(settings(options))
@@ -118,7 +118,7 @@ def select(options: argparse.Namespace, comm: Any) -> int:
 
 def agreed(comm: Any, work: Callable[[], Any]) -> Any:
     """What ``work`` returns; where it fails on one rank, all raise InputError."""
-    from ..roles.talk import Over
+    from ..selection.peer_messages import Over
 
     problem = found = None
     try:
@@ -134,7 +134,7 @@ def agreed(comm: Any, work: Callable[[], Any]) -> Any:
 
 def opened(section: Any, options: argparse.Namespace) -> Any:
     """What describes frames by the model, where one is given; raises InputError."""
-    from ..roles.standalone import load_model
+    from ..selection.standalone import load_model
 
     try:
         return load_model(section, options.model, options.branch)
@@ -173,7 +173,7 @@ def _sources(options: argparse.Namespace) -> list[Path]:
 def read(options: argparse.Namespace, material: Any, phases: "Phases") -> dict[int, Any]:
     """Show everything to ``material``; returns the candidates this rank holds, by their place."""
     from ..data import Frame
-    from ..roles.standalone import read_structures
+    from ..selection.standalone import read_structures
 
     held, seen = {}, 0
     for path in options.reference:
@@ -200,7 +200,7 @@ def write(options: argparse.Namespace, found: Any, parts: list[dict[int, Any]], 
             ase.io.write(unfinished, [atoms[index] for index in found.indices], parallel=False)
             unfinished.replace(options.output)
         if options.plot:
-            from ..roles.selection_plot import draw
+            from ..report.selection_plot import draw
 
             draw(options.plot, found)
         phases("writing", len(found.indices))

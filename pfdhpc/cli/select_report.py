@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..config.select import SelectSection
 from ..log import console
-from ..roles.standalone import Material, Selection
+from ..selection.standalone import Material, Selection
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 """Picks of the gain curve that are printed, and the last one."""

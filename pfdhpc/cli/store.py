@@ -93,7 +93,7 @@ def ls(options: argparse.Namespace) -> int:
 
 def _folders(directory: Path) -> tuple[Path, Path | None]:
     """The frames folder, and that of the checkpoints when a run directory was named."""
-    from ..roles.folder import RunFolder
+    from ..store.run_directory import RunFolder
 
     run = RunFolder(directory)
     if run.frames.is_dir():
@@ -104,7 +104,7 @@ def _folders(directory: Path) -> tuple[Path, Path | None]:
 
 
 def _check(frames: Path, checkpoints: Path | None) -> list:
-    from ..store.check import check_checkpoints, check_store
+    from ..store.verify import check_checkpoints, check_store
 
     return check_store(frames) + ([] if checkpoints is None else [check_checkpoints(checkpoints)])
 
@@ -119,8 +119,8 @@ def _repair(frames: Path, checkpoints: Path | None, parts: Sequence) -> list[str
 @contextmanager
 def _lock(frames: Path) -> Iterator[None]:
     """The run's lock, which a live one holds; a frames folder without a run has none."""
-    from ..roles.folder import RunFolder
     from ..store.lock import RunLock
+    from ..store.run_directory import RunFolder
 
     if frames != RunFolder(frames.parent).frames:
         yield

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..errors import EXIT_COMPLETE, InputError, StoreError, TaskError, reason
 from ..log import console
-from .quiet import quiet
+from .arguments import quiet
 
 PICTURES = (".png",)
 WORST = 10
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def test(options: argparse.Namespace) -> int:
     """Print errors by system and element; raises InputError."""
-    from ..roles.metrics import error_table
+    from ..data.error_metrics import error_table
 
     _check(options)
     quiet()
@@ -69,7 +69,7 @@ def labelled(path: Path) -> list[Any]:
 
 def _trained_on(run: Path) -> str:
     """What errors on the frames of a run mean for the models of that run."""
-    from ..report.reading import read_run
+    from ..report.run_data import read_run
 
     try:
         state = read_run(run, frames=False).state
@@ -120,7 +120,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _table(errors: Any, options: argparse.Namespace) -> Table:
-    from ..report.document import error
+    from ..report.html_document import error
 
     note = ", energies aligned by element" if options.align else ""
     title = f"RMSE of {options.model.name} on {errors.total.n_frames} frames{note}"
@@ -142,8 +142,8 @@ def _offset(records: Sequence[Any], predictions: Sequence[Any]) -> float:
 
 
 def _draw(options: argparse.Namespace, records: Sequence[Any], predictions: Sequence[Any]) -> None:
-    from ..report.errors import parity
-    from ..report.style import AFTER
+    from ..report.error_plots import parity
+    from ..report.plot_style import AFTER
 
     try:
         options.plot.write_bytes(parity(records, [(options.model.name, AFTER, predictions)]))
@@ -198,7 +198,7 @@ def _coverage(options: argparse.Namespace) -> Any:
     """What is known, from the file beside the model or what ``--reference`` names; raises InputError."""
     from ..config.select import SelectSection
     from ..report.novelty import Coverage, load_coverage
-    from ..roles.standalone import read_structures
+    from ..selection.standalone import read_structures
 
     path = options.reference or options.model.with_name("novelty.npz")
     if options.reference is None and not path.is_file():

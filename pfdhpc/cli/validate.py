@@ -12,8 +12,7 @@ from rich.table import Table
 from ..config.train import FINAL_NAMES
 from ..errors import EXIT_COMPLETE, InputError, StoreError
 from ..log import console
-from .arguments import run_path
-from .quiet import quiet
+from .arguments import quiet, run_path
 from .validate_labels import MINUTES, Plan, planned, spawner
 
 SHORTEST = 20
@@ -37,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def validate(options: argparse.Namespace) -> int:
     """Ask, show and write to ``RUN/validation``; raises InputError, StoreError."""
-    from ..report.card import temperatures
-    from ..report.reading import read_run
-    from ..report.validation import CAPTION, FOLDER, Questions, remarks, save, table
+    from ..report.model_card import temperatures
+    from ..report.run_data import read_run
+    from ..report.validation.validation import CAPTION, FOLDER, Questions, remarks, save, table
 
     _check(options)
     quiet()
@@ -120,7 +119,7 @@ def _models(run: Any) -> list[tuple[str, Path]]:
     """The model before and the one at the end, by name; raises InputError where there is none yet."""
     if not run.models:
         raise InputError(f"{run.directory}: this run has no model yet; validate it after its first training")
-    from ..roles.folder import RunFolder
+    from ..store.run_directory import RunFolder
 
     before = run.state["teacher"] or run.models[0]
     final = run.directory / "final" / FINAL_NAMES[run.trainer][1]
@@ -138,10 +137,10 @@ def _models(run: Any) -> list[tuple[str, Path]]:
 
 def _asked(run: Any, structures: dict, models: list, questions: Any, plan: Plan) -> list[Any]:
     """All answers, with what is being done shown; those of the labeler come last of each structure."""
-    from ..engines.inference import interpreted
-    from ..report.labelled import ask_labels
-    from ..report.likeness import comparable, of_labels
-    from ..report.validation import LABELS, Answers, ask
+    from ..engines.deepmd_inference import interpreted
+    from ..report.validation.first_principles import ask_labels
+    from ..report.validation.rdf_comparison import comparable, of_labels
+    from ..report.validation.validation import LABELS, Answers, ask
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     answers = []

@@ -13,7 +13,7 @@ from ..errors import InputError, LabelError
 from ..parallel.devices import visible_gpus
 
 if TYPE_CHECKING:
-    from ..report.labelled import Price
+    from ..report.validation.first_principles import Price
 
 HERE = ("ase", "deepmd", "gpaw")
 """Labelers that run in this process."""
@@ -73,7 +73,7 @@ def planned(
 
     ``starts``: what :func:`spawner` gave.
     """
-    from ..report.labelled import affordable, prices, seconds_by
+    from ..report.validation.first_principles import affordable, prices, seconds_by
 
     kind, team = run.config["label"]["type"], run.config["ranks"]["labeler"]["ranks"]
     if minutes is None and kind not in (*HERE, *EXTERNAL):
@@ -91,10 +91,10 @@ def labeler(run: Any, minutes: float, starts: Spawner | None = None) -> Callable
 
     A system of ``label.systems`` has options of its own. Programs run on the cores of this process.
     """
-    from ..engines.label.checks import label_with_ladder
+    from ..engines.label.label_checks import label_with_ladder
     from ..engines.registry import make_labeler
-    from ..report.physics import NoCrystal
-    from ..roles.folder import RunFolder
+    from ..report.validation.crystal_properties import NoCrystal
+    from ..store.run_directory import RunFolder
 
     section, end = _section(run), time.monotonic() + 60 * minutes
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import InputError
-from .acts import first_act, second_act
-from .content import content_digest
+from .file_digest import content_digest
 from .label import PATHS, LabelSection
-from .mutable import flat
+from .pfd_stages import first_act, second_act
+from .restart_changes import flat
 from .schema import Config
 
 HINTS = {"ranks.explorer.ranks": "an explorer is one rank; remove the key and ask for more ranks.explorer.teams"}
@@ -53,8 +53,8 @@ def parse(values: dict[str, Any], base: Path, standing_in: bool = False) -> Conf
     return config
 
 
-def act(config: Config, number: int, teacher: Path | None = None, held_out: Path | None = None) -> Config:
-    """The first (0) or second (1) run that a ``pfd`` input stands for; see :mod:`pfdhpc.config.acts`."""
+def stage_config(config: Config, number: int, teacher: Path | None = None, held_out: Path | None = None) -> Config:
+    """The first (0) or second (1) run that a ``pfd`` input stands for; see :mod:`pfdhpc.config.pfd_stages`."""
     if not number:
         return first_act(config)
     return _distillation(second_act(config, teacher, held_out), Path.cwd(), teacher is None)

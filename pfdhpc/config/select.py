@@ -22,7 +22,7 @@ class FilterSection(Section):
 
 
 class DescriptorSection(Section):
-    """How an atomic environment is described (:mod:`pfdhpc.select.quests`)."""
+    """How an atomic environment is described (:mod:`pfdhpc.selection.quests`)."""
 
     type: Literal["chemistry", "quests", "model"] = Field(
         "chemistry", description="QUESTS with the species of the atoms, without them, or the current model's own"

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from .content import content_digest
+from .file_digest import content_digest
 from .label import LabelSection
 from .train import CALCULATOR, RANDOM, ModelSection
 

@@ -149,3 +149,12 @@ class Record:
 def label_id(frame_id: str, level: str) -> str:
     """The key under which a label is stored exactly once."""
     return f"{frame_id}:{level}"
+
+
+IMPORTED = "imported-"
+"""How the levels of theory of imported labels begin: that is how a resumed run knows them."""
+
+
+def is_imported(label_id: str) -> bool:
+    """Whether a label was imported into the run."""
+    return label_id.partition(":")[2].startswith(IMPORTED)

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..data.geometry import right_handed_cell
 from ..errors import InputError, reason
-from .published import check_published
-from .train.checkpoint import State, branch_name, one_branch, read
+from ..published_models import check_published
+from .train.deepmd.checkpoint import State, branch_name, one_branch, read
 
 NAMED = 3
 """Weights that a line names."""

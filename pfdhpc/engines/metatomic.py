@@ -11,8 +11,8 @@ from ase.data import chemical_symbols
 from ..data import Frame, Label
 from ..data.geometry import right_handed
 from ..errors import TaskError
+from ..published_models import check_published
 from ..units import virial_from_stress
-from .published import check_published
 
 ATOMS = {"cpu": 128, "cuda": 1024}
 """Atoms in a batch, fixed so that the last digits never depend on how much memory was free."""

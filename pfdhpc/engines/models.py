@@ -6,9 +6,9 @@ from typing import Any
 
 from ..data import Frame, Label
 from ..errors import InputError, reason
+from ..published_models import check_published
 from .deep_potential import open_dp_calculator
 from .metatomic import is_metatomic
-from .published import check_published
 
 Predict = Callable[[Sequence[Frame]], list[Label]]
 """Energies, forces and, in cells, virials of frames; raises TaskError for elements a model does not know."""
@@ -25,7 +25,7 @@ def open_predictor(path: Path, branch: str | None = None) -> Predict:
         if branch is not None:
             raise InputError(f"model.branch: {path.name}: a metatomic model has no branches; leave the branch out")
         return _metatomic(path, MetatomicPredictor)
-    from .inference import Predictor
+    from .deepmd_inference import Predictor
 
     return Predictor(path, branch)
 

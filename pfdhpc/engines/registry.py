@@ -9,15 +9,19 @@ from ..config.explore import ExploreSection
 from ..config.label import EXTERNAL, LabelSection
 from ..config.train import ModelSection, TrainSection
 from .base import Explorer, Labeler, Trainer
-from .label.ending import Wish, never
+from .label.launch.exit_reason import Wish, never
 
 EXPLORERS = {"lammps": "explore.lammps:LammpsExplorer", "ase": "explore.ase:AseExplorer"}
 LABELERS = {"gpaw": "label.gpaw:GpawLabeler", "ase": "label.ase:AseLabeler", "deepmd": "label.deepmd:DeepmdLabeler"}
 LABELERS["offline"] = "label.offline:OfflineLabeler"
-LABELERS |= dict.fromkeys(EXTERNAL, "label.external:ExternalLabeler")
-TRAINERS = {"metatrain": "train.metatrain:MetatrainTrainer"}
-TRAINERS |= dict.fromkeys(("deepmd", "dpa4"), "train.deepmd:DeepmdTrainer")
-TRAINER_CHECKS = {"deepmd": "train.deepmd_checks", "dpa4": "train.deepmd_checks", "metatrain": "train.metatrain_model"}
+LABELERS |= dict.fromkeys(EXTERNAL, "label.launch.one_shot:ExternalLabeler")
+TRAINERS = {"metatrain": "train.metatrain.trainer:MetatrainTrainer"}
+TRAINERS |= dict.fromkeys(("deepmd", "dpa4"), "train.deepmd.trainer:DeepmdTrainer")
+TRAINER_CHECKS = {
+    "deepmd": "train.deepmd.input_checks",
+    "dpa4": "train.deepmd.input_checks",
+    "metatrain": "train.metatrain.model",
+}
 
 
 def make_explorer(section: ExploreSection, spawner: Any = None, log: Path | None = None) -> Explorer:
@@ -44,7 +48,7 @@ def make_labeler(
     if section.type == "offline":
         return engine(section, comm, log.parent.parent / "offline")
     if section.launch is not None:
-        engine = _load("label.resident:ResidentLabeler") if section.launch.resident else engine
+        engine = _load("label.launch.resident:ResidentLabeler") if section.launch.resident else engine
         return engine(section, comm, spawner, log.parent.parent / "labels", log.name.split(".")[0], called_off)
     if section.isolation == "process":
         batched = engine.label_batch is not Labeler.label_batch

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config.label import EXTERNAL
-from .reading import RunData
+from .run_data import RunData
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a model was trained on, kept beside it, and whether other frames are covered by that.
 
-δH(x) = -ln Σ_y exp(-|x - y|² / 2h²) over the environments y of the training frames (:mod:`pfdhpc.select.entropy`).
+δH(x) = -ln Σ_y exp(-|x - y|² / 2h²) over the environments y of the training frames (:mod:`pfdhpc.selection.entropy`).
 Where it is above :data:`THRESHOLD`, training had nothing like it: there the model extrapolates.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 from ..config.select import DescriptorSection
 from ..data import Frame
 from ..errors import InputError, TaskError
-from ..select.bandwidth import given_bandwidth, spread_bandwidth
-from ..select.entropy import Environments
-from ..select.quests import make_quests
-from ..store.container import publish
+from ..files import publish
+from ..selection.bandwidth import given_bandwidth, spread_bandwidth
+from ..selection.entropy import Environments
+from ..selection.quests import make_quests
 
 THRESHOLD = 0.0
 """Nats: one equal environment in training gives 0, several give less, none as near as that gives more."""
@@ -81,7 +81,7 @@ def describer(
     if section.type == "model":
         if model is None or not Path(model).is_file():
             raise InputError(f"{model}: the novelty was measured with the model's own descriptors, and it is not there")
-        from ..engines.inference import Predictor
+        from ..engines.deepmd_inference import Predictor
 
         return Predictor(model, branch).descriptors
     return make_quests(section, species)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..parallel.ledger import Track
-from .style import FAINT, INK, panels, png
+from .plot_style import FAINT, INK, panels, png
 from .timeline import ROLES, closed_up
 
 COLOURS = {

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .. import messages as m
 from ..config import Config
 from ..data import Frame, Label, Record
 from ..engines.base import Trainer
 from ..engines.registry import make_trainer
 from ..errors import EngineLost, TaskError
-from . import messages as m
-from .folder import RunFolder
+from ..store.run_directory import RunFolder
 
 BEFORE, AFTER = "before", "after"
 

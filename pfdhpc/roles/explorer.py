@@ -9,19 +9,20 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from .. import messages as m
 from ..config import Config
 from ..config.teacher import of_teacher
 from ..data import Record
 from ..engines.base import Explorer, SegmentResult
+from ..engines.explore.committee import ACCURATE, FAILED
 from ..engines.registry import make_explorer
 from ..errors import InputError
 from ..parallel.layout import EXPLORER
-from . import messages as m
+from ..store.run_directory import RunFolder
+from .candidates import Selector
 from .evaluator import Evaluator
-from .folder import RunFolder
-from .judge import Published, judged
-from .pool import ACCURATE, FAILED, Scanner
-from .selector import Selector
+from .pool_scanner import Scanner
+from .published_model import PublishedModel, judged, near_copy
 
 
 class ExplorerProgram:
@@ -32,7 +33,7 @@ class ExplorerProgram:
         self._selector = Selector(config, folder, team, peers)
         self._engine: Explorer | None = None
         self._model = ""
-        self._published = Published(folder)
+        self._published_model = PublishedModel(folder)
         self._scanner = Scanner(config, folder) if config.pool else None
         self._evaluator = Evaluator(config, folder, EXPLORER, spawner=spawner)
 
@@ -89,7 +90,7 @@ class ExplorerProgram:
 
     @handle.register
     def _(self, order: m.Probe) -> m.Answer:
-        from ..engines.probe import stability
+        from ..engines.explore.stability_test import stability
 
         started, section = time.monotonic(), self._config.student
         elements = tuple(chemical_symbols[number] for number in order.species)
@@ -106,7 +107,7 @@ class ExplorerProgram:
 
     def _speeds(self, order: m.Probe, student: Path, elements: tuple[str, ...]) -> tuple[Any, Any, str]:
         """Of the teacher and of the student, and the program the teacher ran in."""
-        from ..engines.probe import calculator_speed, speed
+        from ..engines.explore.stability_test import calculator_speed, speed
 
         section = self._config.student
         few, n_atoms = max(10, section.probe_steps // 20), section.probe_atoms
@@ -125,7 +126,9 @@ class ExplorerProgram:
         if order.judge is None:
             return [replace(record, prediction=None) for record in records]
         frames = [record.frame for record in records]
-        return judged(records, self._published.engine(order.judge).label_batch(frames, {}, self._config.run.overdue))
+        return judged(
+            records, self._published_model.engine(order.judge).label_batch(frames, {}, self._config.run.overdue)
+        )
 
     def _segment(self, order: m.Explore) -> SegmentResult:
         self._take_model(order)
@@ -141,4 +144,4 @@ class ExplorerProgram:
         given = self._config.model
         if given.calculator is not None:
             return [given.checkpoint] if given.checkpoint else []
-        return [self._folder.near(driver.digest, "explore"), *self._config.explore.committee]
+        return [near_copy(self._folder, driver.digest, "explore"), *self._config.explore.committee]

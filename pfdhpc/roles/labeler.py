@@ -7,19 +7,23 @@ from functools import singledispatchmethod
 from typing import Any
 
 from .. import __version__
+from .. import messages as m
 from ..config import Config
+from ..config.init import AimdSection
+from ..config.label import LabelSection
 from ..config.teacher import labeling, of_teacher
-from ..data import Frame, Label, Labelling, Record
-from ..engines.label.ending import Wish, never
-from ..engines.label.level import Levels, levels_of
+from ..data import Frame, Label, Labelling, Origin, Record
+from ..engines.base import Labeler
+from ..engines.label.aimd import run_segment
+from ..engines.label.launch.exit_reason import Wish, never
+from ..engines.label.level_of_theory import Levels, level_hash, levels_of
 from ..engines.registry import make_labeler
 from ..errors import InputError, LabelError
 from ..parallel.layout import LABELER
-from . import messages as m
+from ..store.run_directory import RunFolder
+from ..workflow.state import teacher_level
 from .evaluator import Evaluator
-from .folder import RunFolder
-from .judge import Published
-from .state import teacher_level
+from .published_model import PublishedModel
 
 Answer = tuple[Label, int] | LabelError
 """A label with the number of attempts it took, or why there is none."""
@@ -32,7 +36,7 @@ class LabelerProgram:
         self._config, self._comm, self._spawner, self._called_off = config, comm, spawner, called_off
         self._engine = None
         folder = RunFolder(config.run.directory)
-        self._published = Published(folder)
+        self._published_model = PublishedModel(folder)
         self._evaluator = Evaluator(config, folder, LABELER, spawner=spawner)
 
     def ready(self, team: str) -> m.Ready:
@@ -74,7 +78,6 @@ class LabelerProgram:
 
     @handle.register
     def _(self, order: m.Simulate) -> m.Answer:
-        from .aimd import carry_out
 
         return carry_out(self._engine, self._config.label, self._config.init.aimd, self._comm, order)
 
@@ -84,7 +87,7 @@ class LabelerProgram:
 
     def _computed(self, records: Sequence[Record]) -> list[Answer]:
         """Labels by the program, those of each system with its own options."""
-        from ..engines.label.checks import check_energy, check_given, label_all
+        from ..engines.label.label_checks import check_energy, check_given, label_all
 
         section, found = self._config.label, {}
         if section.type == "pool":
@@ -97,9 +100,9 @@ class LabelerProgram:
 
     def _taught(self, teacher: m.ModelRef, frames: Sequence[Frame]) -> list[Answer]:
         """Labels by a published model, whose frames the ranks of the team share out, or by a calculator."""
-        from ..engines.label.checks import label_all
+        from ..engines.label.label_checks import label_all
 
-        engine, section = self._engine or self._published.engine(teacher), self._config.label
+        engine, section = self._engine or self._published_model.engine(teacher), self._config.label
         if self._comm is None or self._comm.Get_size() == 1:
             return label_all(engine, frames, section, None)
         size = self._comm.Get_size()
@@ -112,3 +115,30 @@ def _outcome(record: Record, answer: Answer, labelling: Labelling) -> m.LabelOut
         return m.LabelOutcome(record, str(answer) or "no reason given", answer.killed)
     label, attempts = answer
     return m.LabelOutcome(replace(record, label=label, labelling=replace(labelling, attempts=attempts)))
+
+
+def carry_out(engine: Labeler, section: LabelSection, aimd: AimdSection, comm: Any, order: m.Simulate) -> m.Simulated:
+    """A labeler team's work on one segment."""
+    started, now = time.monotonic(), order.trajectory
+    result = run_segment(engine, section.of(now.system), aimd, comm, now.point, now.temperature, order.seed)
+    seconds = time.monotonic() - started
+    level = level_hash(section, now.system)
+    labelling = Labelling(level, section.type, seconds / max(result.calculations, 1), code_version=__version__)
+    steps = range(
+        now.step + (0 if now.point.label is None else aimd.interval), now.step + aimd.interval + 1, aimd.interval
+    )
+    outcomes = [
+        m.LabelOutcome(Record(point.frame, _origin(now, step), None, point.label, labelling))
+        for step, point in zip(steps, result.kept, strict=False)
+    ]
+    if result.failed is not None:
+        outcomes.append(m.LabelOutcome(Record(result.failed, _origin(now, -1)), result.reason, result.killed))
+    point = None if result.reason else result.kept[-1]
+    return m.Simulated(
+        order.order_id, seconds, tuple(outcomes), now.name, point, now.step + aimd.interval, result.calculations,
+        result.reason,
+    )  # fmt: skip
+
+
+def _origin(now: m.Trajectory, step: int) -> Origin:
+    return Origin(system=now.system, replica=now.name, round=0, step=step, temperature=now.temperature)

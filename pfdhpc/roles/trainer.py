@@ -11,18 +11,18 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
+from .. import messages as m
 from ..config import Config
 from ..config.teacher import calculator_identity, labeling
 from ..data import Label, Record
 from ..engines.base import TrainResult, TrainTask
 from ..engines.registry import make_labeler, make_trainer
-from ..engines.train.restart import FILES, forget
-from ..engines.train.team import by_leader, leads
+from ..engines.team_calls import by_leader, leads
+from ..engines.train.deepmd.round_restart import FILES, forget
 from ..parallel.layout import TRAINER
-from . import messages as m
+from ..start.input_checks import committee_problems, model_facts, student_problems, training_problems
+from ..store.run_directory import RunFolder
 from .evaluator import Evaluator
-from .folder import RunFolder
-from .preflight import committee_problems, model_facts, student_problems, training_problems
 
 KEPT = ("train.log", "lcurve.out")
 """What stays of a round's scratch folder; its models are published, its frames are in the store."""
@@ -120,7 +120,7 @@ class TrainerProgram:
 
     def _student(self, species: tuple[int, ...]) -> dict[str, Any] | None:
         """deepmd's model section of the student; None in a fine-tuning."""
-        from ..engines.train.student import student_model
+        from ..engines.train.deepmd.student_model import student_model
 
         section = self._config.student
         return None if section is None else student_model(section, tuple(chemical_symbols[z] for z in species))

@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from ..engines.label.ending import Wish, never
+from .. import messages as m
+from ..engines.label.launch.exit_reason import Wish, never
 from ..errors import EngineLost, InputError, TaskError
-from ..imports import many_imports
+from ..lazy_imports import many_imports
 from ..parallel.channel import Channel
 from ..parallel.layout import COORDINATOR, Team
 from ..parallel.ledger import WAIT, ledger
-from . import messages as m
 
 
 class Program(Protocol):
@@ -116,8 +116,6 @@ def make_program(
 
         return TrainerProgram(config, folder, comm, spawner)
     if team.role == "flexible":
-        from .flexible import FlexibleProgram
-
         both = [replace(team, role=role) for role in ("explorer", "labeler")]
         return FlexibleProgram(*(make_program(part, config, folder, comm, peers, spawner, called_off) for part in both))
     if team.role == "explorer":
@@ -125,9 +123,24 @@ def make_program(
 
         return ExplorerProgram(config, folder, team.name, peers, spawner)
     if config.label.type == "offline":
-        from .offline import OfflineProgram
+        from .offline_labeler import OfflineProgram
 
         return OfflineProgram(config, comm)
     from .labeler import LabelerProgram
 
     return LabelerProgram(config, comm, spawner, called_off)
+
+
+class FlexibleProgram:
+    """Both programs on one rank, with their engines loaded; an order says which of them it is for."""
+
+    def __init__(self, explorer: Program, labeler: Program):
+        self._explorer, self._labeler = explorer, labeler
+
+    def ready(self, team: str) -> m.Ready:
+        problems = (*self._explorer.ready(team).problems, *self._labeler.ready(team).problems)
+        return m.Ready(team, problems)
+
+    def handle(self, order: m.Order) -> m.Answer:
+        exploring = isinstance(order, m.Explore | m.Scan | m.Select | m.Probe | m.Evaluate)
+        return (self._explorer if exploring else self._labeler).handle(order)

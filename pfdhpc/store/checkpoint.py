@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .container import Damaged, misread, open_folder, read_dataset, read_hdf5, upgraded, write_hdf5
+from .hdf5_file import Damaged, misread, open_folder, read_dataset, read_hdf5, upgraded, write_hdf5
 
 log = logging.getLogger(__name__)
 

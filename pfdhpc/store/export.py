@@ -15,7 +15,7 @@ from ..data import Record
 from ..data.geometry import right_handed_cell
 from ..data.io import labelled_atoms
 from ..errors import InputError, StoreError
-from .container import UNFINISHED
+from ..files import UNFINISHED
 
 SET_SIZE = 5000
 """Frames in one set of a deepmd system."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from .folder import keys_of, shard_paths
-from .parts import LABELLED, LEVEL, REJECTED, each_shard
+from .labelled_rejected import LABELLED, LEVEL, REJECTED, each_shard
+from .shard_folder import keys_of, shard_paths
 from .shards import COLUMNS, Table, read_columns
 
 NEEDED = ("frame_id", "n_atoms", "origin_system", "origin_round", "origin_model_version")

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..data import Label
 from ..errors import InputError
-from .container import UNFINISHED, open_folder, sync_folder
-from .folder import keys_of, shard_path
-from .parts import LABELLED, LEVEL, REJECTED, each_shard
+from ..files import UNFINISHED, sync_folder
+from .hdf5_file import open_folder
+from .labelled_rejected import LABELLED, LEVEL, REJECTED, each_shard
+from .shard_folder import keys_of, shard_path
 from .shards import Table, read_columns, write_table
 
 SHOWN = 5

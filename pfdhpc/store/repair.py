@@ -9,18 +9,19 @@ from pathlib import Path
 import h5py
 
 from ..errors import StoreError
-from .check import Part, row_problems
-from .container import Damaged, open_folder, read_dataset, sync_folder
-from .folder import ShardFolder, number_of, shard_path, shard_paths
-from .parts import LABELLED, LEVEL
+from ..files import sync_folder
+from .hdf5_file import Damaged, open_folder, read_dataset
+from .labelled_rejected import LABELLED, LEVEL
+from .shard_folder import ShardFolder, number_of, shard_path, shard_paths
 from .shards import Table, broken_rows, joined, load, sound, write_table
+from .verify import Part, row_problems
 
 ASIDE = "damaged"
 """Damaged files go to a folder of this name; none is ever removed."""
 
 
 def repair_frames(frames: Path, parts: Sequence[Part]) -> list[str]:
-    """Mend what :func:`pfdhpc.store.check.check_store` found; one line per thing done. No run may be writing.
+    """Mend what :func:`pfdhpc.store.verify.check_store` found; one line per thing done. No run may be writing.
 
     Raises StoreError.
     """

@@ -18,7 +18,7 @@ from h5py import h5a, h5d, h5p, h5s, h5t
 
 from ..data import Record
 from ..data.fields import FIELDS, build, get
-from .container import FORMAT_VERSION, Damaged, misread, open_hdf5, read_dataset, read_hdf5, upgraded, write_hdf5
+from .hdf5_file import FORMAT_VERSION, Damaged, misread, open_hdf5, read_dataset, read_hdf5, upgraded, write_hdf5
 
 KIND = "frames"
 COLUMNS = "columns/"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from .container import publish
+from ..files import publish
 
 NAME = "status.json"
 

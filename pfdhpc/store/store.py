@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..data import Record, label_id
-from .folder import ShardFolder, keys_of
-from .parts import LABELLED, LEVEL, REJECTED, check_labels, each_shard
+from .labelled_rejected import LABELLED, LEVEL, REJECTED, check_labels, each_shard
+from .shard_folder import ShardFolder, keys_of
 from .shards import Table
 
 

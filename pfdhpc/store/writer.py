@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from ..data import Record
-from .parts import check_labels
+from .labelled_rejected import check_labels
 from .store import Store
 
 Rejection = tuple[Record, str, str]

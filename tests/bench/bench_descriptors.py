@@ -23,7 +23,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from pfdhpc.data import Frame
-from pfdhpc.select.quests import QuestsDescriptor
+from pfdhpc.selection.quests import QuestsDescriptor
 
 REPEATS = 8
 SETTINGS = {

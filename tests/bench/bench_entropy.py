@@ -21,8 +21,8 @@ import torch
 from ase.build import bulk
 
 from pfdhpc.data import Frame
-from pfdhpc.select.entropy import Environments
-from pfdhpc.select.quests import QuestsDescriptor
+from pfdhpc.selection.entropy import Environments
+from pfdhpc.selection.quests import QuestsDescriptor
 
 H = 0.015
 CRYSTALS = (

@@ -8,7 +8,8 @@ as random weights do not hold a crystal together for long. The explorer is timed
 ``lmp`` by its own loop time after as many steps before, so that neither pays for its start; the explorer takes a
 candidate every 20 steps, with energies, forces and virial, ``lmp`` writes nothing. Steps are told by second of
 processor time, which others on the machine take less of; both take turns, and the best of three counts. Both lengths
-are such that the explorer lowers the model (``pfdhpc/engines/explore/lowered.py``), and with ``--divide`` neither is.
+are such that the explorer folds the model's constants (``pfdhpc/engines/explore/constant_folding.py``), and with
+``--divide`` neither is.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from models import DESCRIPTORS, frozen, tiny_checkpoint  # noqa: E402
 from pfdhpc.config.explore import ExploreSection  # noqa: E402
 from pfdhpc.data import Frame  # noqa: E402
 from pfdhpc.engines.base import SegmentTask  # noqa: E402
+from pfdhpc.engines.explore.constant_folding import LATE, SOON  # noqa: E402
 from pfdhpc.engines.explore.lammps import SKIN  # noqa: E402
-from pfdhpc.engines.explore.lowered import LATE, SOON  # noqa: E402
 from pfdhpc.engines.registry import make_explorer  # noqa: E402
 
 REPEATS = 3

@@ -48,7 +48,7 @@ def print_rules(numbers: list[int]) -> None:
     from test_simulate import fresh, setup
 
     from pfdhpc.parallel.layout import plan_layout
-    from pfdhpc.roles.simulate import simulate
+    from pfdhpc.workflow.simulate_run import simulate
 
     print(f"{'ranks':>6} {'messages':>9} {'ms each':>8}")
     times = {"label.2": (10.0, 12.0, 20.0), "explore.Cu": (1e-4,), "train.step": (1e-6,), "train.rest": (0.1,)}
@@ -119,7 +119,7 @@ def coordinate(config, layout, channel, found: Path) -> None:
     coordinator, spans = watched(config, layout, channel)
     coordinator.run()
     coordinator.dismiss(0)
-    latency = 1000 * np.array(coordinator.overheads["label"])
+    latency = 1000 * np.array(coordinator.context.overheads["label"])
     values = {"seconds": spans[1] - spans[0], "p50": np.percentile(latency, 50), "p99": np.percentile(latency, 99)}
     found.write_text(json.dumps(values))
 
@@ -127,11 +127,13 @@ def coordinate(config, layout, channel, found: Path) -> None:
 def watched(config, layout, channel):
     """A coordinator, and a list that will hold when it began to have labels made and when it had the last one."""
     from pfdhpc.config import dump
-    from pfdhpc.engines.label.level import levels_of
-    from pfdhpc.roles.coordinator import Coordinator, Listener
-    from pfdhpc.roles.folder import RunFolder
-    from pfdhpc.roles.state import LABEL
+    from pfdhpc.engines.label.level_of_theory import levels_of
+    from pfdhpc.report.snapshot import Listener
+    from pfdhpc.roles.coordinator import Coordinator
+    from pfdhpc.roles.run_context import RunContext
     from pfdhpc.roles.stopping import Stopping
+    from pfdhpc.store.run_directory import RunFolder
+    from pfdhpc.workflow.state import LABEL
 
     spans: list[float] = []
 
@@ -143,27 +145,28 @@ def watched(config, layout, channel):
     folder = RunFolder(config.run.directory)
     attrs = {"input": dump(config)}
     levels = levels_of(config.label)
-    return Coordinator(config, folder, layout, channel, Stopping(), levels, attrs, listener=listener), spans
+    context = RunContext(config, folder, layout, channel, Stopping(), levels, attrs, listener=listener)
+    return Coordinator(context), spans
 
 
 class Null:
     """A team that answers every order at once."""
 
     def __init__(self, role: str, config):
-        from pfdhpc.roles.folder import RunFolder
+        from pfdhpc.store.run_directory import RunFolder
 
         self._role, self._folder = role, RunFolder(config.run.directory)
 
     def ready(self, team: str):
-        from pfdhpc.roles import messages as m
+        from pfdhpc import messages as m
 
         return m.Ready(team, (), ("Cu",))
 
     def handle(self, order):
         from dataclasses import replace
 
+        from pfdhpc import messages as m
         from pfdhpc.data import Labelling
-        from pfdhpc.roles import messages as m
 
         started = time.monotonic()
         if isinstance(order, m.LabelFrames):
@@ -180,7 +183,7 @@ class Null:
         return m.Evaluated(order.order_id, 0.0, order.test_ids, labels, labels)
 
     def _model(self, version: int):
-        from pfdhpc.roles import messages as m
+        from pfdhpc import messages as m
 
         path = self._folder.scratch("null") / f"{version}.pt"
         path.write_text(str(version))

@@ -33,7 +33,7 @@ from pfdhpc.data import Frame  # noqa: E402
 from pfdhpc.engines.base import SegmentTask  # noqa: E402
 from pfdhpc.engines.explore import ase as engine  # noqa: E402
 from pfdhpc.engines.explore.lammps import PREPARE, LammpsExplorer, LammpsMotion  # noqa: E402
-from pfdhpc.engines.explore.segment import Motion, Snapshot  # noqa: E402
+from pfdhpc.engines.explore.md_segment import Motion, Snapshot  # noqa: E402
 from pfdhpc.units import BAR, K_BOLTZMANN  # noqa: E402
 
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.40, 6.5

@@ -220,7 +220,7 @@ def learning_curve(job: Job, run: Path, target: float) -> list[tuple[float, floa
 
 def force_rmse(path: Path) -> float:
     """Of a model on the hot frames, eV/Å."""
-    from pfdhpc.engines.inference import Predictor
+    from pfdhpc.engines.deepmd_inference import Predictor
 
     frames = hot_frames()
     labels = Predictor(path)([Frame.from_atoms(atoms) for atoms in frames])

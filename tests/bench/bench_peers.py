@@ -126,15 +126,15 @@ def ours(comm, sleeps: list[float], config) -> dict | None:
     coordinator, spans = bench_messages.watched(config, layout, channel)
     coordinator.run()
     coordinator.dismiss(0)
-    return {"seconds": spans[1] - spans[0], "late": coordinator.overheads["label"]}
+    return {"seconds": spans[1] - spans[0], "late": coordinator.context.overheads["label"]}
 
 
 def sleeping(role: str, config, sleeps: list[float]):
     """A team whose labels take the seconds of their place in the queue."""
     import bench_messages
 
-    from pfdhpc.roles import messages as m
-    from pfdhpc.roles.begin import begin
+    from pfdhpc import messages as m
+    from pfdhpc.start.fresh_state import begin
 
     turn = {record.frame_id: number for number, record in enumerate(begin(config, ("Cu",)).state.pending)}
 

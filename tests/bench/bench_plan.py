@@ -107,7 +107,7 @@ def real(options: argparse.Namespace, folder: Path, ranks: int, staleness: int):
 
 def measured(run: Path):
     """The state a run ended with."""
-    from pfdhpc.cli.simulated import measured_in
+    from pfdhpc.cli.plan_measured import measured_in
 
     return measured_in(run)
 
@@ -132,9 +132,9 @@ def figures(run: Path) -> tuple[float, int, float]:
 
 def predicted(config, state, ranks: int) -> tuple[float, int]:
     """Seconds and labels, the median over draws of the task times."""
-    from pfdhpc.cli.simulated import DRAWS, to_play
+    from pfdhpc.cli.plan_measured import DRAWS, to_play
     from pfdhpc.parallel.layout import plan_layout
-    from pfdhpc.roles.simulate import simulate
+    from pfdhpc.workflow.simulate_run import simulate
 
     config, start, picks = to_play(config, state)
     found = [simulate(config, start, plan_layout(config.ranks, ranks), seed, picks) for seed in range(DRAWS)]

@@ -27,8 +27,8 @@ from pfdhpc.config.student import StudentSection
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.student import student_model
+from pfdhpc.engines.train.deepmd.student_model import student_model
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 
 DESCRIPTOR = {"type": "se_e2_a", "rcut": 5.0, "rcut_smth": 0.5, "sel": "auto", "neuron": [8, 16], "axis_neuron": 4}
 SECTION = {"descriptor": {**DESCRIPTOR, "type_one_side": True}, "fitting_net": {"neuron": [32, 32]}}

@@ -34,9 +34,9 @@ from ase.build import bulk
 
 from pfdhpc import select_frames
 from pfdhpc.data import Frame
-from pfdhpc.roles.standalone import Material, Selection, choose, standalone_section
-from pfdhpc.select.entropy import Environments, delta_entropy, diversity, entropy
-from pfdhpc.select.quests import QuestsDescriptor
+from pfdhpc.selection.entropy import Environments, delta_entropy, diversity, entropy
+from pfdhpc.selection.quests import QuestsDescriptor
+from pfdhpc.selection.standalone import Material, Selection, choose, standalone_section
 
 H, CHUNK, BATCH = 0.015, 2, 1000
 SIZES = ((20, 60, 20), (20, 300, 100))

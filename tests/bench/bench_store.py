@@ -20,9 +20,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pfdhpc.data import Frame, Label, Labelling, Origin, Record  # noqa: E402
-from pfdhpc.store.check import check_store  # noqa: E402
-from pfdhpc.store.folder import shard_paths  # noqa: E402
+from pfdhpc.store.shard_folder import shard_paths  # noqa: E402
 from pfdhpc.store.store import Store  # noqa: E402
+from pfdhpc.store.verify import check_store  # noqa: E402
 
 ATTRS = {"input": "{}", "versions": "{}"}
 OPEN = """

@@ -9,11 +9,12 @@ from e2e.jobs import Job, finish, results_of, write_copper
 
 from pfdhpc.config import load
 from pfdhpc.engines.registry import make_labeler
-from pfdhpc.roles.aimd import advanced, carry_out, orders
-from pfdhpc.roles.begin import begin
-from pfdhpc.roles.policy import seed_of
-from pfdhpc.store.check import check_store
+from pfdhpc.roles.labeler import carry_out
+from pfdhpc.start.fresh_state import begin
 from pfdhpc.store.store import read_records
+from pfdhpc.store.verify import check_store
+from pfdhpc.workflow.aimd import advanced, orders
+from pfdhpc.workflow.plan import seed_of
 
 AIMD = """frames = 2
 [init.aimd]

@@ -6,7 +6,7 @@ from e2e.jobs import PRETRAINED, Job, finish, results_of, write_copper
 from engines.test_modes import write_xyz
 from engines.test_trainer import make_records
 
-from pfdhpc.engines.train.checkpoint import read, read_branches, single_task
+from pfdhpc.engines.train.deepmd.checkpoint import read, read_branches, single_task
 
 REPLAY = """
 restart_after = 0.5

@@ -8,7 +8,7 @@ from e2e.jobs import PRETRAINED, Job, finish, results_of
 
 from pfdhpc.cli.main import main
 from pfdhpc.data.io import read_frames
-from pfdhpc.report.reading import read_run
+from pfdhpc.report.run_data import read_run
 from pfdhpc.store.status import read_status
 
 INPUT = f"""
@@ -91,8 +91,8 @@ def test_deviations_are_those_deepmd_finds(done):
     from deepmd.infer import DeepPot
     from deepmd.infer.model_devi import calc_model_devi
 
-    from pfdhpc.engines.explore.pool import Committee
-    from pfdhpc.engines.inference import interpreted
+    from pfdhpc.engines.deepmd_inference import interpreted
+    from pfdhpc.engines.explore.committee import Committee
 
     run = read_run(done[0] / "run")
     models = [done[0] / "run" / "models" / f"{item['digest']}.pth" for item in run.state["committee"]]

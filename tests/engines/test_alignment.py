@@ -14,9 +14,9 @@ from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.engines.base import TrainTask
 from pfdhpc.engines.train.alignment import completing_shift, joining_notes, level_notes
-from pfdhpc.engines.train.checkpoint import read
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.student import student_model
+from pfdhpc.engines.train.deepmd.checkpoint import read
+from pfdhpc.engines.train.deepmd.student_model import student_model
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from tests.models import tiny_checkpoint
 
 BIAS = "model.Default.atomic_model.out_bias"

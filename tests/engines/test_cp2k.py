@@ -13,8 +13,8 @@ from programs import check_called_off, check_judged, computed, ended_by_itself, 
 from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame
 from pfdhpc.engines.isolated.spawner import Spawner
-from pfdhpc.engines.label.ending import never
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
+from pfdhpc.engines.label.launch.exit_reason import never
 from pfdhpc.engines.label.programs import program_class
 from pfdhpc.engines.label.programs.cp2k_shell import _numbers
 from pfdhpc.engines.registry import make_labeler
@@ -114,7 +114,7 @@ def test_cp2ks_shell_is_killed_if_it_does_not_hear(shell, tmp_path, monkeypatch)
     made = shell(behaviour="hang")
     monkeypatch.setattr(program_class("cp2k"), "soft_stop", ("UNHEARD", ""))
     monkeypatch.setattr(program_class("cp2k"), "patience", 0.2)
-    monkeypatch.setattr("pfdhpc.engines.label.resident.FAREWELL", 0.2)
+    monkeypatch.setattr("pfdhpc.engines.label.launch.resident.FAREWELL", 0.2)
     assert made.label(moved(1), {}, 60.0).is_finite()
     with pytest.raises(LabelError, match="time-out: longer than 0.2 s"):
         made.label(moved(2), {}, 0.2)

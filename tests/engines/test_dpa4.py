@@ -9,16 +9,16 @@ from engines.test_trainer import weights
 from models import tiny_checkpoint
 
 from pfdhpc.config import parse
-from pfdhpc.config.acts import second_act
-from pfdhpc.config.load import act
+from pfdhpc.config.load import stage_config
+from pfdhpc.config.pfd_stages import second_act
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.inference import Predictor
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.deepmd_checks import check
+from pfdhpc.engines.deepmd_inference import Predictor
+from pfdhpc.engines.train.deepmd.input_checks import check
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError
-from pfdhpc.roles.folder import RunFolder
+from pfdhpc.store.run_directory import RunFolder
 
 ADAPTED = ("so2_conv", "so3_linear")
 STEPS = 12
@@ -154,7 +154,7 @@ def test_it_explores_by_ase_and_is_the_teacher_of_a_chain(pretrained, tmp_path):
     config = whole_input(pretrained)
     assert config.explore.engine == "ase" and config.explore.options["calculator"] == "deepmd.calculator.DP"
     (tmp_path / "model.pt").write_bytes(b"")
-    second = act(config, 1, tmp_path / "model.pt")
+    second = stage_config(config, 1, tmp_path / "model.pt")
     assert second.model.calculator == "deepmd.calculator.DP" and second.model.checkpoint == tmp_path / "model.pt"
     assert second.explore.engine == "ase" and second.explore.steps == 40 and second.train.type == "deepmd"
     assert second_act(config)["model"]["arguments"] == {"head": "b"}

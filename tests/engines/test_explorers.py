@@ -20,7 +20,7 @@ from pfdhpc.engines.base import SegmentTask
 from pfdhpc.engines.calculators import check_calculator
 from pfdhpc.engines.explore import check_explore, check_starts, perturb, starts
 from pfdhpc.engines.explore.guards import Guards
-from pfdhpc.engines.explore.segment import stops, thermal_velocities
+from pfdhpc.engines.explore.md_segment import stops, thermal_velocities
 from pfdhpc.engines.registry import make_explorer
 from pfdhpc.errors import InputError, TaskError
 

@@ -31,19 +31,19 @@ from espresso import (
     stand_in,
 )
 
+from pfdhpc import messages as m
 from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame, Label, Origin, Record
 from pfdhpc.engines.isolated.spawner import Spawner
-from pfdhpc.engines.label import external
-from pfdhpc.engines.label.checks import check_energy, label_all, label_with_ladder
-from pfdhpc.engines.label.ending import killed_by
-from pfdhpc.engines.label.level import level_hash, levels_of
-from pfdhpc.engines.label.places import places_of
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
+from pfdhpc.engines.label.label_checks import check_energy, label_all, label_with_ladder
+from pfdhpc.engines.label.launch import one_shot
+from pfdhpc.engines.label.launch.cores_and_hosts import places_of
+from pfdhpc.engines.label.launch.exit_reason import killed_by
+from pfdhpc.engines.label.level_of_theory import level_hash, levels_of
 from pfdhpc.engines.label.programs.qe import QuantumEspresso
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import InputError, LabelError
-from pfdhpc.roles import messages as m
 from pfdhpc.roles.labeler import LabelerProgram
 
 
@@ -144,7 +144,7 @@ def test_folders_of_good_labels_go_unless_they_are_to_be_kept(make, fake, tmp_pa
 
 def test_a_hanging_program_is_killed_with_all_it_started(make, fake, tmp_path, monkeypatch):
     monkeypatch.setattr(QuantumEspresso, "patience", 0.3)
-    monkeypatch.setattr(external, "FAREWELL", 0.3)
+    monkeypatch.setattr(one_shot, "FAREWELL", 0.3)
     begin = time.monotonic()
     with pytest.raises(LabelError, match="time-out: longer than 1 s .*; see labels/"):
         make(fake(WAY="hang")).label(silicon(), {}, 1.0)
@@ -278,7 +278,7 @@ def after(seconds, patience):
 def test_a_label_that_is_called_off_ends_its_program_and_is_no_verdict(
     make, fake, tmp_path, monkeypatch, way, patience
 ):
-    monkeypatch.setattr(external, "FAREWELL", 0.3)
+    monkeypatch.setattr(one_shot, "FAREWELL", 0.3)
     given = fake(more={"retries": [{}]}, WAY=way)
     begin = time.monotonic()
     with pytest.raises(LabelError, match="^attempt 1: stopped: this job is about to end.*; see labels/") as caught:

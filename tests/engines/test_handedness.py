@@ -21,18 +21,18 @@ from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.data.geometry import near_pairs, right_handed, right_handed_cell
 from pfdhpc.data.io import read_labelled
 from pfdhpc.engines.base import SegmentTask, TrainTask
-from pfdhpc.engines.inference import Predictor
-from pfdhpc.engines.label.checks import check_label
-from pfdhpc.engines.label.matching import matching
+from pfdhpc.engines.deepmd_inference import Predictor
+from pfdhpc.engines.label.label_checks import check_label
+from pfdhpc.engines.label.match_structures import matching
 from pfdhpc.engines.models import open_calculator
 from pfdhpc.engines.registry import make_explorer, make_labeler
-from pfdhpc.engines.train.checkpoint import read
-from pfdhpc.engines.train.dataset import write_systems
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.evaluate import aligned_bias, errors, evaluate
-from pfdhpc.engines.train.neighbours import neighbours
-from pfdhpc.engines.train.runtime import build_model
-from pfdhpc.report.handover import hand_over
+from pfdhpc.engines.train.deepmd.checkpoint import read
+from pfdhpc.engines.train.deepmd.dataset import write_systems
+from pfdhpc.engines.train.deepmd.evaluate import aligned_bias, errors, evaluate
+from pfdhpc.engines.train.deepmd.neighbours import neighbours
+from pfdhpc.engines.train.deepmd.runtime import build_model
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
+from pfdhpc.report.run_scripts import hand_over
 from pfdhpc.store.export import export
 from pfdhpc.units import virial_from_stress
 

@@ -14,20 +14,20 @@ import pytest
 from ase.build import bulk
 from models import frozen, tiny_checkpoint
 
+from pfdhpc import messages as m
 from pfdhpc.cli.main import main
 from pfdhpc.config.explore import ExploreSection
 from pfdhpc.config.label import LabelSection
-from pfdhpc.config.mutable import refusals
+from pfdhpc.config.restart_changes import refusals
 from pfdhpc.data import Frame, Record
 from pfdhpc.engines.base import SegmentTask
-from pfdhpc.engines.isolated import resident
+from pfdhpc.engines.isolated import child_engine
 from pfdhpc.engines.isolated.spawner import Spawner, clean_environment
-from pfdhpc.engines.label.checks import label_all, label_with_ladder
-from pfdhpc.engines.label.level import levels_of
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
+from pfdhpc.engines.label.label_checks import label_all, label_with_ladder
+from pfdhpc.engines.label.level_of_theory import levels_of
 from pfdhpc.engines.registry import make_explorer, make_labeler
 from pfdhpc.errors import EngineLost, InputError, LabelError, TaskError
-from pfdhpc.roles import messages as m
 from pfdhpc.roles import worker
 from pfdhpc.roles.labeler import LabelerProgram
 
@@ -120,7 +120,7 @@ def labeler(spawner, log, tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """No grace beyond the time-out."""
-    monkeypatch.setattr(resident, "GRACE", 0.3)
+    monkeypatch.setattr(child_engine, "GRACE", 0.3)
 
 
 def given(folder, name, **arguments):
@@ -298,7 +298,7 @@ def test_what_does_not_start_is_bad_input(labeler, spawner, log, tmp_path):
 @pytest.fixture
 def dying(labeler, tmp_path, monkeypatch):
     """A labeler's program whose child has died, after which its calculator aborts any other as it is imported."""
-    monkeypatch.setattr(resident, "PAUSES", (0.0, 0.1))
+    monkeypatch.setattr(child_engine, "PAUSES", (0.0, 0.1))
     engine = labeler("Pid")
     pid = int(engine.label(copper(), {}, 10.0).energy)
     (tmp_path / "mortals.py").write_text(CALCULATORS + "\nos.abort()\n")
@@ -327,7 +327,7 @@ def test_what_keeps_a_child_from_starting_may_pass(dying, tmp_path, monkeypatch)
     def pause(_):
         (tmp_path / "mortals.py").write_text(CALCULATORS)
 
-    monkeypatch.setattr(resident.time, "sleep", pause)
+    monkeypatch.setattr(child_engine.time, "sleep", pause)
     assert worker.work(None, dying[1], ORDER).outcomes[0].accepted
 
 

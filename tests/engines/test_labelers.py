@@ -17,9 +17,9 @@ from programs import section as program_section
 from pfdhpc.config.label import LabelSection, merged
 from pfdhpc.data import Frame, Label
 from pfdhpc.engines.isolated.spawner import Spawner
-from pfdhpc.engines.label.checks import check_label, label_all, label_with_ladder
-from pfdhpc.engines.label.level import level_hash
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
+from pfdhpc.engines.label.label_checks import check_label, label_all, label_with_ladder
+from pfdhpc.engines.label.level_of_theory import level_hash
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import InputError, LabelError
 

@@ -12,20 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import frozen, tiny_checkpoint
 
+from pfdhpc import messages as m
 from pfdhpc.config import parse
 from pfdhpc.config.explore import ExploreSection
 from pfdhpc.data import Frame
 from pfdhpc.engines.base import SegmentTask
-from pfdhpc.engines.explore.box import reduced_box
-from pfdhpc.engines.explore.lammps import LammpsExplorer
-from pfdhpc.engines.explore.scratch import MEMORY, ROOM, private_folder
+from pfdhpc.engines.explore.lammps import MEMORY, ROOM, LammpsExplorer, private_folder
+from pfdhpc.engines.explore.lammps_box import reduced_box
 from pfdhpc.errors import InputError, TaskError
 from pfdhpc.parallel.channel import local_channels
 from pfdhpc.parallel.layout import Team
-from pfdhpc.roles import messages as m
 from pfdhpc.roles import worker
 from pfdhpc.roles.explorer import ExplorerProgram
-from pfdhpc.roles.folder import RunFolder
+from pfdhpc.store.run_directory import RunFolder
 
 ENSEMBLES = ("nve", "nvt", "langevin", "npt-iso", "npt-aniso", "npt-tri")
 TYPE_MAP = ("O", "Si", "C")  # no oxygen in any structure
@@ -261,7 +260,7 @@ def test_private_files_lie_in_memory_and_go_with_their_owner(monkeypatch, tmp_pa
     (folder / "restart").write_bytes(b"x")
     del owner
     assert not folder.exists()
-    monkeypatch.setattr("pfdhpc.engines.explore.scratch.MEMORY", tmp_path / "none")
+    monkeypatch.setattr("pfdhpc.engines.explore.lammps.MEMORY", tmp_path / "none")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     owner = Owner()
     assert private_folder(owner).parent == tmp_path

@@ -8,8 +8,8 @@ from models import frozen, tiny_checkpoint
 from pfdhpc.config.explore import ExploreSection
 from pfdhpc.data import Frame
 from pfdhpc.engines.base import SegmentTask
-from pfdhpc.engines.explore.lowered import LATE, SOON, lowered
-from pfdhpc.engines.inference import Predictor
+from pfdhpc.engines.deepmd_inference import Predictor
+from pfdhpc.engines.explore.constant_folding import LATE, SOON, lowered
 from pfdhpc.engines.registry import make_explorer
 
 CARBIDE = Frame.from_atoms(bulk("SiC", "zincblende", a=4.36) * (2, 1, 1))
@@ -31,7 +31,7 @@ def explored(models, steps):
 
 def test_a_lowered_model_predicts_what_the_model_does_and_repeats_itself_to_the_last_bit(model, monkeypatch):
     _, path = model
-    monkeypatch.setattr("pfdhpc.engines.explore.lowered.LATE", SOON)
+    monkeypatch.setattr("pfdhpc.engines.explore.constant_folding.LATE", SOON)
     runs = [explored([path, path], SOON) for _ in range(2)]
     for one, other in zip(*runs, strict=True):
         assert one.stopped == "" and len(one.records) == 2

@@ -17,8 +17,8 @@ from pfdhpc.engines.isolated.spawner import Spawner
 from pfdhpc.engines.metatomic import MetatomicPredictor, is_metatomic
 from pfdhpc.engines.models import open_predictor
 from pfdhpc.engines.registry import make_trainer, trainer_checks
-from pfdhpc.engines.train.metatrain_model import load_pet
-from pfdhpc.engines.train.metatrain_options import write_frames
+from pfdhpc.engines.train.metatrain.model import load_pet
+from pfdhpc.engines.train.metatrain.train_input import write_frames
 from pfdhpc.errors import InputError, TaskError
 from pfdhpc.units import virial_from_stress
 

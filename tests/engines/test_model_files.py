@@ -10,6 +10,7 @@ from ase.io import write
 from fresh import run_fresh
 from models import frozen, tiny_checkpoint
 
+from pfdhpc import messages as m
 from pfdhpc import select_frames
 from pfdhpc.cli.main import main
 from pfdhpc.cli.test import predicted
@@ -21,23 +22,22 @@ from pfdhpc.data import Frame, Label, Record
 from pfdhpc.data.io import labelled_atoms
 from pfdhpc.engines.base import TrainTask
 from pfdhpc.engines.calculators import Maker
+from pfdhpc.engines.deepmd_inference import Predictor
 from pfdhpc.engines.explore.ase import AseExplorer
-from pfdhpc.engines.explore.committee import committee_problems
+from pfdhpc.engines.explore.committee import Committee
+from pfdhpc.engines.explore.committee_checks import committee_problems
 from pfdhpc.engines.explore.lammps import LammpsExplorer
-from pfdhpc.engines.explore.pool import Committee
-from pfdhpc.engines.inference import Predictor
 from pfdhpc.engines.models import open_calculator
 from pfdhpc.engines.registry import make_labeler
-from pfdhpc.engines.train.checkpoint import branch_name, read
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.formats import read_model
+from pfdhpc.engines.train.deepmd.checkpoint import branch_name, read
+from pfdhpc.engines.train.deepmd.checkpoint_formats import read_model
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError
 from pfdhpc.parallel.node import NodeCopies
 from pfdhpc.report.novelty import Coverage, save_coverage
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.folder import RunFolder
-from pfdhpc.roles.preflight import problems
-from pfdhpc.roles.standalone import load_model, standalone_section
+from pfdhpc.selection.standalone import load_model, standalone_section
+from pfdhpc.start.input_checks import problems
+from pfdhpc.store.run_directory import RunFolder
 
 INPUT = """workflow = "{workflow}"
 [model]
@@ -345,9 +345,9 @@ def test_a_nodes_copy_that_was_damaged_is_made_again(run, tmp_path, caplog, monk
 def test_what_is_damaged_ends_a_run_with_its_line_and_no_replica(run):
     """No restart of a replica, and no traceback of a bug: nothing could be explored with it."""
     from pfdhpc.parallel.layout import Team
-    from pfdhpc.roles.apply import apply
-    from pfdhpc.roles.state import EXPLORE
     from pfdhpc.roles.worker import work
+    from pfdhpc.workflow.apply import apply
+    from pfdhpc.workflow.state import EXPLORE
     from tests.test_roles import config, started
 
     class Program:
@@ -363,16 +363,16 @@ def test_what_is_damaged_ends_a_run_with_its_line_and_no_replica(run):
 
 def test_a_parent_whose_file_has_changed_is_noticed_on_a_restart(base, tmp_path):
     from pfdhpc.config import dump
-    from pfdhpc.roles.prepare import Preparation
+    from pfdhpc.job.setup import JobSetup
 
     shutil.copy(base / "single.pt", tmp_path / "single.pt")
     path = written(tmp_path, "input", "single.pt")
     shutil.copy(base / "sic.vasp", tmp_path)
-    first = Preparation(path, 1)
+    first = JobSetup(path, 1)
     plan = first.next()
     RunFolder(plan.config.run.directory).keep_input(dump(plan.config))
     first.release()
     flipped(tmp_path / "single.pt")
-    again = Preparation(path, 1)
+    again = JobSetup(path, 1)
     assert again.next() is None
     again.release()

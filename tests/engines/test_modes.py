@@ -13,16 +13,16 @@ from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
 from pfdhpc.data.io import labelled_atoms
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.inference import Predictor
-from pfdhpc.engines.train.checkpoint import read, read_branches
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.evaluate import errors, evaluate
-from pfdhpc.engines.train.parent import check_training, open_parent
-from pfdhpc.engines.train.replay import read_replay, whole
-from pfdhpc.engines.train.runtime import build_model, freeze
-from pfdhpc.engines.train.settings import LOSS, check_deepmd_input
+from pfdhpc.engines.deepmd_inference import Predictor
+from pfdhpc.engines.train.deepmd.checkpoint import read, read_branches
+from pfdhpc.engines.train.deepmd.evaluate import errors, evaluate
+from pfdhpc.engines.train.deepmd.pretrained_model import check_training, open_parent
+from pfdhpc.engines.train.deepmd.replay import read_replay, whole
+from pfdhpc.engines.train.deepmd.runtime import build_model, freeze
+from pfdhpc.engines.train.deepmd.train_input import LOSS, check_deepmd_input
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError
-from pfdhpc.roles.preflight import model_facts
+from pfdhpc.start.input_checks import model_facts
 from tests import dp_runs
 from tests.engines.test_student import ELEMENTS, labelled, round_of, tiny
 from tests.models import tiny_checkpoint
@@ -278,7 +278,7 @@ TWO = {"stages": ["direct", "conservative"], "direct_share": 0.5}
 def test_a_direct_step_takes_no_gradient_by_the_positions(single, monkeypatch):
     import torch
 
-    from pfdhpc.engines.train.direct import TwoStageLoss
+    from pfdhpc.engines.train.deepmd.two_stage_loss import TwoStageLoss
 
     model, record = build_model(read(single)).train(), DATA[0]
     positions, cell = (torch.tensor(item)[None] for item in (record.frame.positions, record.frame.cell.ravel()))
@@ -387,7 +387,7 @@ def test_a_model_of_another_backend_is_converted(single, tmp_path):
 
 
 def test_a_conversion_that_hangs_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("pfdhpc.engines.train.formats.PATIENCE", 0.05)
+    monkeypatch.setattr("pfdhpc.engines.train.deepmd.checkpoint_formats.PATIENCE", 0.05)
     (tmp_path / "x.dp").write_bytes(b"model")
     problems, _ = model_facts(ModelSection.model_validate({"checkpoint": tmp_path / "x.dp"}))
     assert len(problems) == 1 and "`dp convert-backend x.dp x.pth` was not done in 0.05 s" in problems[0]
@@ -500,7 +500,7 @@ def test_replayed_branches_have_the_elements_of_the_material(pretrained, base, t
 
 @pytest.mark.parametrize(("steps", "share", "direct"), [(1, 0.9, 0), (3, 0.9, 2), (10, 0.6, 6)])
 def test_the_last_step_of_two_stages_is_conservative(single, steps, share, direct):
-    from pfdhpc.engines.train.direct import two_staged
+    from pfdhpc.engines.train.deepmd.two_stage_loss import two_staged
 
     model = read(single)["_extra_state"]["model_params"]
     config = {"model": model, "loss": {}, "training": {"numb_steps": steps}}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pfdhpc.config.train import ModelSection, TrainSection
-from pfdhpc.engines.train.deepmd_checks import notes
-from pfdhpc.engines.train.metatrain_options import check_options
-from pfdhpc.engines.train.settings import check_deepmd_input, toy_input
+from pfdhpc.engines.train.deepmd.input_checks import notes
+from pfdhpc.engines.train.deepmd.train_input import check_deepmd_input, toy_input
+from pfdhpc.engines.train.metatrain.train_input import check_options
 
 ANY = ModelSection.model_construct(branch=None)
 

@@ -11,9 +11,9 @@ from pfdhpc.config.student import StudentSection
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.probe import replicated, speed, stability
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.student import student_model
+from pfdhpc.engines.explore.stability_test import replicated, speed, stability
+from pfdhpc.engines.train.deepmd.student_model import student_model
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import TaskError
 from tests.models import frozen, tiny_checkpoint
 

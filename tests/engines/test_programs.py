@@ -32,10 +32,10 @@ from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame
 from pfdhpc.engines.isolated.spawner import Spawner
 from pfdhpc.engines.label.aimd import at_rest, run_segment
-from pfdhpc.engines.label.checks import check_label, label_with_ladder
-from pfdhpc.engines.label.ending import never
-from pfdhpc.engines.label.level import level_hash
-from pfdhpc.engines.label.preflight import check_labeler
+from pfdhpc.engines.label.input_checks import check_labeler
+from pfdhpc.engines.label.label_checks import check_label, label_with_ladder
+from pfdhpc.engines.label.launch.exit_reason import never
+from pfdhpc.engines.label.level_of_theory import level_hash
 from pfdhpc.engines.label.programs import program_class
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import InputError, LabelError
@@ -226,7 +226,7 @@ def ended_by_itself_all(folder):
 def test_a_vasp_that_stays_is_judged_in_every_step_and_started_anew_after_a_failure(
     behaviour, processes, place, said, tmp_path, spawner, monkeypatch
 ):
-    monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_line.COMPLETE", 0.3)
+    monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_interactive.COMPLETE", 0.3)
     made = vasp(spawner, tmp_path, behaviour=behaviour, processes=processes)
     check_judged(made, tmp_path, place, said, 2.0 if behaviour == "hang" else 60.0)
     if place == 2:
@@ -451,7 +451,7 @@ def test_real_vasp_output_is_read(tmp_path):
 
 
 def test_a_step_of_a_real_outcar_is_read_and_no_part_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_line.COMPLETE", 0.1)
+    monkeypatch.setattr("pfdhpc.engines.label.programs.vasp_interactive.COMPLETE", 0.1)
     program = program_class("vasp")(options("vasp", tmp_path / "files"))
     given, atoms = of_vasp("OUTCAR_example_1")
     whole = (VASP / "OUTCAR_example_1").read_text()

@@ -11,13 +11,13 @@ from engines.test_modes import write_xyz
 from engines.test_trainer import NEW, OLD, VALIDATION, make_records, make_trainer, train_order, weights
 from models import tiny_checkpoint
 
+from pfdhpc import messages as m
 from pfdhpc.config import parse
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.train import restart
-from pfdhpc.engines.train.monitor import Monitor
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.folder import RunFolder
+from pfdhpc.engines.train.deepmd import round_restart
+from pfdhpc.engines.train.deepmd.monitor import Monitor
 from pfdhpc.roles.trainer import TrainerProgram
+from pfdhpc.store.run_directory import RunFolder
 
 STEPS = 40
 
@@ -33,13 +33,13 @@ def task(parent, directory, **changes):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.glob(restart.FILES))
+    return sorted(path.name for path in folder.glob(round_restart.FILES))
 
 
 def begin_again(folder):
     """What the trainer's program does before an order: everything goes but what a round may go on from."""
     for path in folder.iterdir():
-        if path.is_file() and not path.match(restart.FILES):
+        if path.is_file() and not path.match(round_restart.FILES):
             path.unlink()
     for path in sorted((folder / "data").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -131,9 +131,9 @@ def test_an_order_given_again_is_gone_on_with_and_nothing_of_it_stays_when_the_r
     model = first.handle(m.ImportParent("import")).model
     order = train_order(model, steps=40)
     assert broken_off(first, monkeypatch, 17, order)[0] is None
-    assert restart.kept_step(folder.training(0)) == 17
+    assert round_restart.kept_step(folder.training(0)) == 17
     trained = program().handle(order)
-    assert trained.begun_at == 17 and restart.kept_step(folder.training(0)) == 39, "its answer may be lost"
+    assert trained.begun_at == 17 and round_restart.kept_step(folder.training(0)) == 39, "its answer may be lost"
     last = program()
     again = last.handle(order)
     assert again.begun_at == 39
@@ -176,10 +176,10 @@ def test_a_round_is_known_by_its_parent_its_data_its_seed_and_the_settings(paren
     relabelled = (replace(NEW[0], label=replace(NEW[0].label, energy=0.0)), *NEW[1:])
     other = tiny_checkpoint(tmp_path / "other", ("Si", "C"), descriptor="dpa3")
     changed += [replace(work, new=relabelled), replace(work, parent=other)]
-    known = {restart.identity(section, item) for item in changed}
-    known.add(restart.identity(section.model_copy(update={"start_lr": 1e-4}), work))
-    assert len(known) == len(changed) + 1 and restart.identity(section, work) not in known
-    assert restart.identity(section.model_copy(update={"restart_after": 9.0}), work) == restart.identity(
+    known = {round_restart.identity(section, item) for item in changed}
+    known.add(round_restart.identity(section.model_copy(update={"start_lr": 1e-4}), work))
+    assert len(known) == len(changed) + 1 and round_restart.identity(section, work) not in known
+    assert round_restart.identity(section.model_copy(update={"restart_after": 9.0}), work) == round_restart.identity(
         section, replace(work, directory=tmp_path / "elsewhere")
     )
 
@@ -206,7 +206,7 @@ def test_a_full_disk_costs_the_file_and_not_the_round(parent, undisturbed, tmp_p
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(restart.os, "fsync", refuse)
+    monkeypatch.setattr(round_restart.os, "fsync", refuse)
     result = keeping(parent).train(task(parent, tmp_path))
     assert result.checkpoint.read_bytes() == undisturbed.checkpoint.read_bytes()
     assert "could not be kept at step 1: [Errno 28] No space left" in (tmp_path / "train.log").read_text()

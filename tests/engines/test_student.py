@@ -16,11 +16,11 @@ from pfdhpc.config.student import StudentSection
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.inference import Predictor
-from pfdhpc.engines.train.checkpoint import read
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.settings import LOSS
-from pfdhpc.engines.train.student import check_student, student_model
+from pfdhpc.engines.deepmd_inference import Predictor
+from pfdhpc.engines.train.deepmd.checkpoint import read
+from pfdhpc.engines.train.deepmd.student_model import check_student, student_model
+from pfdhpc.engines.train.deepmd.train_input import LOSS
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError, TaskError
 from tests.models import tiny_checkpoint
 
@@ -233,9 +233,9 @@ def test_what_cannot_be_compressed_says_so(trainer, students, tmp_path):
 
 
 def test_a_compression_that_changes_answers_is_not_used(trainer, students, tmp_path, monkeypatch):
-    from pfdhpc.engines.train import production
+    from pfdhpc.engines.train.deepmd import freeze_compress
 
-    monkeypatch.setitem(production.TOLERANCE, "float64", (0.0, 0.0))
+    monkeypatch.setitem(freeze_compress.TOLERANCE, "float64", (0.0, 0.0))
     product = trainer.produce(students["se_e2_a"], [record.frame for record in DATA], tmp_path, True)
     assert not product.compressed and "compression changes energies" in product.reason
     assert Predictor(product.frozen)([DATA[0].frame])[0].is_finite()

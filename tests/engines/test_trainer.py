@@ -15,21 +15,21 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
+from pfdhpc import messages as m
 from pfdhpc.config import parse
 from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Labelling, Record
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.train.checkpoint import read
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.monitor import Checkpoint, Monitor
-from pfdhpc.engines.train.settings import LOSS, check_deepmd_input
+from pfdhpc.engines.train.deepmd.checkpoint import read
+from pfdhpc.engines.train.deepmd.monitor import Checkpoint, Monitor
+from pfdhpc.engines.train.deepmd.train_input import LOSS, check_deepmd_input
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError, TaskError
-from pfdhpc.roles import messages as m
-from pfdhpc.roles.apply import apply
-from pfdhpc.roles.folder import RunFolder
-from pfdhpc.roles.preflight import model_facts
-from pfdhpc.roles.state import EVALUATE, RoundRecord, RunState
 from pfdhpc.roles.trainer import TrainerProgram
+from pfdhpc.start.input_checks import model_facts
+from pfdhpc.store.run_directory import RunFolder
+from pfdhpc.workflow.apply import apply
+from pfdhpc.workflow.state import EVALUATE, RoundRecord, RunState
 from tests.models import tiny_checkpoint
 
 BIAS = "model.Default.atomic_model.out_bias"

@@ -14,7 +14,7 @@ from pathlib import Path
 from e2e.jobs import Job, write_copper
 from stores import problems_of, records_in
 
-from pfdhpc.store.folder import shard_paths
+from pfdhpc.store.shard_folder import shard_paths
 
 RANKS = {"coordinator": 0, "trainer": 1, "explorer": 2, "labeler": 3}
 """Who is who on 4 ranks."""

@@ -14,7 +14,7 @@ from faults.kills import RANKS, WRITER, Victim, faults_of_store, stored, write_f
 from stores import records_in
 
 from pfdhpc.store.checkpoint import checkpoint_paths
-from pfdhpc.store.folder import shard_paths
+from pfdhpc.store.shard_folder import shard_paths
 from pfdhpc.store.status import read_status
 from pfdhpc.store.store import Store
 

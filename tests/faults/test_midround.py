@@ -7,7 +7,7 @@ import signal
 from e2e.jobs import Job, finish, results_of, write_copper
 from faults.kills import RANKS, faults_of_store, pid_of
 
-from pfdhpc.engines.train.restart import kept_step
+from pfdhpc.engines.train.deepmd.round_restart import kept_step
 from pfdhpc.store.status import read_status
 
 

@@ -9,10 +9,10 @@ from mpi4py import MPI
 
 from pfdhpc.config.label import LabelSection
 from pfdhpc.engines.isolated.spawner import Spawner
-from pfdhpc.engines.label import external
-from pfdhpc.engines.label.external import ExternalLabeler
+from pfdhpc.engines.label.launch import one_shot
+from pfdhpc.engines.label.launch.one_shot import ExternalLabeler
+from pfdhpc.engines.label.launch.resident import ResidentLabeler
 from pfdhpc.engines.label.programs.qe import QuantumEspresso
-from pfdhpc.engines.label.resident import ResidentLabeler
 from pfdhpc.engines.registry import make_labeler
 from pfdhpc.errors import LabelError
 
@@ -62,7 +62,7 @@ def test_teams_label_at_once_on_all_their_ranks(world, folder, spawner, kind):
 
 def test_a_program_that_hangs_costs_its_team_one_label(world, folder, spawner, monkeypatch):
     monkeypatch.setattr(QuantumEspresso, "patience", 0.2)
-    monkeypatch.setattr(external, "FAREWELL", 0.2)
+    monkeypatch.setattr(one_shot, "FAREWELL", 0.2)
     if world.rank == 0:
         stand_in(folder)
     world.Barrier()

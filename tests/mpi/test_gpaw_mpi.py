@@ -30,7 +30,7 @@ def test_a_team_labels_as_one_rank_does():
     import numpy as np
     from mpi4py import MPI
 
-    from pfdhpc.engines.label.checks import label_with_ladder
+    from pfdhpc.engines.label.label_checks import label_with_ladder
     from pfdhpc.engines.registry import make_labeler
     from pfdhpc.errors import LabelError
 
@@ -59,7 +59,7 @@ def test_a_failure_on_one_rank_is_one_of_the_team():
 
     from pfdhpc.data import Label
     from pfdhpc.engines.base import Labeler
-    from pfdhpc.engines.label.checks import label_with_ladder
+    from pfdhpc.engines.label.label_checks import label_with_ladder
     from pfdhpc.errors import LabelError
 
     world = MPI.COMM_WORLD

@@ -11,9 +11,9 @@ from selections import Describe, make_order, make_records, picked_of, run_teams 
 
 from pfdhpc.config.select import SelectSection  # noqa: E402
 from pfdhpc.parallel.channel import MpiChannel  # noqa: E402
-from pfdhpc.roles.reduction import Reduction  # noqa: E402
-from pfdhpc.roles.reference import Shard  # noqa: E402
-from pfdhpc.roles.talk import Mailbox  # noqa: E402
+from pfdhpc.selection.distributed import Reduction  # noqa: E402
+from pfdhpc.selection.peer_messages import Mailbox  # noqa: E402
+from pfdhpc.selection.reference_blocks import Shard  # noqa: E402
 
 
 def test_ranks_pick_what_one_process_picks():

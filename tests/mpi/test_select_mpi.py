@@ -16,9 +16,9 @@ from pfdhpc.cli import main as cli  # noqa: E402
 from pfdhpc.cli.select import select  # noqa: E402
 from pfdhpc.data.io import read_atoms, read_labelled  # noqa: E402
 from pfdhpc.errors import InputError  # noqa: E402
+from pfdhpc.messages import PeerMessage  # noqa: E402
 from pfdhpc.parallel.channel import MpiChannel  # noqa: E402
-from pfdhpc.roles.messages import PeerMessage  # noqa: E402
-from pfdhpc.roles.reduction import Offer  # noqa: E402
+from pfdhpc.selection.distributed import Offer  # noqa: E402
 
 COMM = MPI.COMM_WORLD
 

@@ -15,12 +15,12 @@ from pfdhpc.config.train import ModelSection, TrainSection
 from pfdhpc.data import Frame, Label, Record
 from pfdhpc.data.io import labelled_atoms
 from pfdhpc.engines.base import TrainTask
-from pfdhpc.engines.train import ddp_shim
-from pfdhpc.engines.train.checkpoint import read, read_branches
-from pfdhpc.engines.train.deepmd import DeepmdTrainer
-from pfdhpc.engines.train.monitor import Monitor
-from pfdhpc.engines.train.prepare import LATER, Plan
-from pfdhpc.engines.train.team import by_leader
+from pfdhpc.engines.team_calls import by_leader
+from pfdhpc.engines.train.deepmd import mpi_ddp
+from pfdhpc.engines.train.deepmd.checkpoint import read, read_branches
+from pfdhpc.engines.train.deepmd.monitor import Monitor
+from pfdhpc.engines.train.deepmd.prepare import LATER, Plan
+from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError, TaskError
 from tests.models import DESCRIPTORS, tiny_checkpoint
 
@@ -138,7 +138,7 @@ def test_an_error_reaches_every_rank(team, monkeypatch):
     parent = trainer.import_parent(folder / "parent3").checkpoint
     trainer.fail_on = comm.size - 1
     with monkeypatch.context() as patch, pytest.raises(Exception, match="modulo|zero"):
-        patch.setattr(ddp_shim, "TIMEOUT", timedelta(seconds=15))
+        patch.setattr(mpi_ddp, "TIMEOUT", timedelta(seconds=15))
         trainer.train(make_task(folder / "failing", parent))
     trainer.fail_on = None
     bad = TrainSection.model_validate({"start_lr": 1e300, "stop_lr": 1e299})

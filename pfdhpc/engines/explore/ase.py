@@ -40,13 +40,13 @@ from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...data.geometry import right_handed, right_handed_cell
 from ...errors import InputError, TaskError, reason
+from ...published_models import check_published
 from ...units import BAR, FS, K_BOLTZMANN, virial_from_stress
 from ..base import Explorer, SegmentResult, SegmentTask
 from ..calculator_answers import consistent_energy
 from ..calculators import Maker, named
-from ..published import check_published
-from .check import check_explore
-from .segment import (
+from .input_checks import check_explore
+from .md_segment import (
     Breakdown,
     Motion,
     Snapshot,

@@ -1,44 +1,67 @@
-"""Models that explore side by side: whether those of ``explore.committee`` fit the one that drives the dynamics."""
+"""Frames that exist already, judged by a committee of models: what ``simplify`` does instead of molecular dynamics."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import InputError
-from ..deep_potential import open_potential
+import numpy as np
 
-KEYS = {"model.checkpoint": "explore.committee"}
+from ...data import Frame, Label
+
+ACCURATE, CANDIDATE, FAILED = "accurate", "candidate", "failed"
+Band = tuple[float, float]
+"""From the first value on a frame is a candidate, from the second on it has failed."""
 
 
-def committee_problems(committee: Sequence[Path], elements: Sequence[str], cutoff: float) -> list[str]:
-    """What keeps frozen models from exploring in LAMMPS beside one of these elements, in its order, and cutoff in Å.
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What the committee says of a frame; ``force`` in eV/Å, ``energy`` in eV/atom."""
 
-    The pair style gives every model the atom types and the neighbours of the first, and looks at neither.
+    prediction: Label  # of the first member
+    force: float
+    energy: float
+
+    def kind(self, forces: Band, energies: Band) -> str:
+        """DP-GEN's sets: failed if one of the two is beyond its band, accurate if both are below."""
+        pairs = (self.force, forces), (self.energy, energies)
+        if any(not value < high for value, (_, high) in pairs):  # NaN has failed
+            return FAILED
+        return ACCURATE if all(value < low for value, (low, _) in pairs) else CANDIDATE
+
+
+class Committee:
+    """Models held in memory, all of which predict the same frames."""
+
+    def __init__(self, models: Sequence[Path]):
+        from ..deepmd_inference import Predictor
+
+        self._members = [Predictor(path) for path in models]
+
+    def judge(self, frames: Sequence[Frame], labels: Sequence[Label | None] | None = None) -> list[Judgement]:
+        """One judgement a frame; where ``labels`` are given, by the error against them if that is larger.
+
+        Raises TaskError for frames no deepmd model takes.
+        """
+        found = [member(frames) for member in self._members]
+        given = labels if labels is not None else [None] * len(frames)
+        return [judged(list(predictions), label) for *predictions, label in zip(*found, given, strict=True)]
+
+
+def judged(predictions: Sequence[Label], label: Label | None = None) -> Judgement:
+    """The judgement of one frame from the predictions of all members.
+
+    Deviations are those of deepmd's ``model_devi``: for forces the largest over the atoms of
+    sqrt(<|F - <F>|²>), for the energy the standard deviation (of the population) an atom. Errors put the label in
+    the place of the mean.
     """
-    problems = []
-    for path in committee:
-        try:
-            member = open_potential(path)
-        except InputError as error:
-            problems += error.about(KEYS).problems
-            continue
-        found = tuple(member.get_type_map()), float(member.get_rcut())
-        if found != (tuple(elements), cutoff):
-            problems.append(
-                f"explore.committee: {path} has the type map {' '.join(found[0])} and the cutoff {found[1]:g} Å, the"
-                f" current model {' '.join(elements)} and {cutoff:g} Å; take models with the same type map and cutoff"
-            )
-    return problems
+    forces = np.array([item.forces for item in predictions])  # (members, atoms, 3)
+    energies = np.array([item.energy for item in predictions]) / len(predictions[0].forces)
+    force, energy = _spread(forces, forces.mean(axis=0)), float(energies.std())
+    if label is not None:
+        wrong = energies - label.energy / len(label.forces)
+        force, energy = max(force, _spread(forces, label.forces)), max(energy, float(np.sqrt(np.mean(wrong**2))))
+    return Judgement(predictions[0], force, energy)
 
 
-def unknown_to_committee(committee: Sequence[Path], elements: Sequence[str]) -> list[str]:
-    """Of models that deepmd's ASE calculator loads: those that cannot be, and those that lack an element."""
-    problems = []
-    for path in committee:
-        try:
-            missing = [name for name in elements if name not in open_potential(path).get_type_map()]
-        except InputError as error:
-            problems += error.about(KEYS).problems
-            continue
-        if missing:
-            problems.append(f"explore.committee: {path} does not know {', '.join(missing)}, which the systems hold")
-    return problems
+def _spread(forces: np.ndarray, centre: np.ndarray) -> float:
+    return float(np.sqrt(((forces - centre) ** 2).sum(axis=2).mean(axis=0)).max(initial=0.0))

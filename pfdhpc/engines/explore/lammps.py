@@ -7,7 +7,10 @@ holds for them. No trajectory files: frames are taken from memory.
 """
 
 import os
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +21,34 @@ from ase.data import atomic_masses, atomic_numbers
 from ...config.explore import ExploreSection
 from ...data import Frame, Label
 from ...errors import InputError, TaskError
+from ...published_models import check_published
 from ..base import Explorer, SegmentResult, SegmentTask
 from ..deep_potential import open_potential
-from ..inference import interpreted
-from ..published import check_published
-from .box import off_faces, reduced_box
-from .check import check_explore
-from .committee import committee_problems
-from .lowered import lowered
-from .scratch import private_folder
-from .segment import Breakdown, Motion, Snapshot, run_segment, thermal_velocities
+from ..deepmd_inference import interpreted
+from .committee_checks import committee_problems
+from .constant_folding import lowered
+from .input_checks import check_explore
+from .lammps_box import off_faces, reduced_box
+from .md_segment import Breakdown, Motion, Snapshot, run_segment, thermal_velocities
+
+MEMORY = Path("/dev/shm")
+"""Linux' file system in memory."""
+ROOM = 256 * 2**20
+"""Bytes that must be free in it: containers often have only 64 MB."""
+
+
+def private_folder(owner: object) -> Path:
+    """A new folder, removed with ``owner`` or at the exit of the process, whichever comes first.
+
+    It lies in :data:`MEMORY` when that is writable and has room, otherwise where ``TMPDIR`` says.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="pfdhpc-", dir=MEMORY if shutil.disk_usage(MEMORY).free > ROOM else None)
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="pfdhpc-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
 
 SKIN = 1.0
 """Neighbour list skin in Å; small, since ghost atoms are what a many-body model pays for."""

@@ -9,9 +9,9 @@ from ...config.label import LabelSection
 from ...data import Frame, Label
 from ...errors import InputError, LabelError, TaskError
 from ..base import Explorer, Labeler, SegmentResult, SegmentTask
-from ..label.level import level_hash
-from ..label.preflight import check_labeler
-from .resident import Resident
+from ..label.input_checks import check_labeler
+from ..label.level_of_theory import level_hash
+from .child_engine import Resident
 from .spawner import Spawner
 
 

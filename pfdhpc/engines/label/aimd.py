@@ -21,8 +21,8 @@ from ...data import Frame, Label
 from ...errors import LabelError
 from ...units import FS
 from ..base import Labeler
-from ..explore.segment import thermal_velocities
-from .checks import label_with_ladder
+from ..explore.md_segment import thermal_velocities
+from .label_checks import label_with_ladder
 
 
 @dataclass(frozen=True, eq=False)

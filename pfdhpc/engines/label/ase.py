@@ -33,10 +33,10 @@ from ...units import virial_from_stress
 from ..base import Labeler
 from ..calculator_answers import check_answers, consistent_energy
 from ..calculators import DEEPMD, Maker, check_dp, named
-from .checks import check_unmoved
-from .level import level_hash
+from .input_checks import check_labeler
+from .label_checks import check_unmoved
+from .level_of_theory import level_hash
 from .per_atom import per_atom
-from .preflight import check_labeler
 from .timelimit import time_limit
 from .vacuum import check_vacuum_of
 

@@ -15,9 +15,9 @@ from ...config.label import LabelSection
 from ...data import Frame, Label
 from ...errors import InputError, LabelError, TaskError
 from ..base import Labeler
-from ..inference import Predictor
-from .level import level_hash
-from .preflight import check_labeler
+from ..deepmd_inference import Predictor
+from .input_checks import check_labeler
+from .level_of_theory import level_hash
 from .timelimit import time_limit
 
 KEYS = {"model.checkpoint": "label.options.model", "model.branch": "label.options.branch"}

@@ -24,10 +24,10 @@ from ...data.geometry import right_handed
 from ...errors import InputError, LabelError
 from ...units import virial_from_stress
 from ..base import Labeler
-from .checks import check_unmoved, first_reason
-from .level import level_hash
+from .input_checks import check_labeler
+from .label_checks import check_unmoved, first_reason
+from .level_of_theory import level_hash
 from .per_atom import per_atom
-from .preflight import check_labeler
 from .vacuum import check_vacuum, gpaw_directions
 
 

@@ -27,9 +27,9 @@ from ...data.geometry import right_handed
 from ...data.io import read_labelled
 from ...errors import InputError, LabelError
 from ..base import Labeler
-from .level import level_hash
-from .matching import matching
-from .preflight import check_labeler
+from .input_checks import check_labeler
+from .level_of_theory import level_hash
+from .match_structures import matching
 
 log = logging.getLogger(__name__)
 

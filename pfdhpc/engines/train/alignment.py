@@ -12,7 +12,7 @@ import numpy as np
 
 from ...data import Frame, Label, Record
 from ...data.compositions import amounts, formula_of, fractions, open_directions, systematic, undetermined
-from ..label.level import in_words
+from ..label.level_of_theory import in_words
 
 Predict = Callable[[Sequence[Frame]], Sequence[Label]]
 APART = 0.1

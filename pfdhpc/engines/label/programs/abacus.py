@@ -30,7 +30,7 @@ from ase.units import Bohr
 
 from ....data import Frame
 from ....errors import InputError, LabelError
-from . import parts
+from . import common
 from .base import Output, Program, check_geometry
 
 ANGSTROM = 1.889726125457828
@@ -64,11 +64,11 @@ class Abacus(Program):
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
         self.options, self.virial, self.input = options, virial, {}
-        problems = parts.check_template(options)
-        problems += parts.check_table(options, "input", (str, int, float, list), "input = { ecutwfc = 100 }")
+        problems = common.check_template(options)
+        problems += common.check_table(options, "input", (str, int, float, list), "input = { ecutwfc = 100 }")
         problems = problems or self._take_input()
-        wrong = parts.check_files(options, "pseudo_dir", "pseudopotentials", '{ Si = "Si_ONCV_PBE-1.0.upf" }')
-        self.pseudopotentials = {} if wrong else parts.paths(options, "pseudo_dir", "pseudopotentials")
+        wrong = common.check_files(options, "pseudo_dir", "pseudopotentials", '{ Si = "Si_ONCV_PBE-1.0.upf" }')
+        self.pseudopotentials = {} if wrong else common.paths(options, "pseudo_dir", "pseudopotentials")
         problems += wrong + self._check_orbitals()
         if problems:
             raise InputError(problems)
@@ -77,9 +77,9 @@ class Abacus(Program):
         """The INPUT but for what depends on the cell; its problems."""
         given = _parameters(self.options)
         self.input = given | FORCED | {"cal_stress": "1" if self.virial else "0"}
-        problems = _conflicts(given) + parts.check_kpoints(self.options, _kpoints_of(given))
-        problems += parts.check_table(self.options, "magmoms", (int, float), "magmoms = { Fe = 3.0, O = 0.0 }")
-        return problems + parts.check_polarised(self.options, given.get("nspin") in ("2", "4"), "nspin = 2")
+        problems = _conflicts(given) + common.check_kpoints(self.options, _kpoints_of(given))
+        problems += common.check_table(self.options, "magmoms", (int, float), "magmoms = { Fe = 3.0, O = 0.0 }")
+        return problems + common.check_polarised(self.options, given.get("nspin") in ("2", "4"), "nspin = 2")
 
     def _check_orbitals(self) -> list[str]:
         basis, self.orbitals = self.input.get("basis_type", "pw"), {}
@@ -88,10 +88,10 @@ class Abacus(Program):
             return [f'label.options.{key}: basis_type is "pw", which has no orbitals; remove it' for key in given]
         if not self.input and not given:
             return []  # the problem is in the input, which would say whether there must be any
-        wrong = parts.check_files(self.options, "orbital_dir", "orbitals", '{ Si = "Si_gga_8au_100Ry_2s2p1d.orb" }')
+        wrong = common.check_files(self.options, "orbital_dir", "orbitals", '{ Si = "Si_gga_8au_100Ry_2s2p1d.orb" }')
         if wrong:
             return wrong
-        self.orbitals = parts.paths(self.options, "orbital_dir", "orbitals")
+        self.orbitals = common.paths(self.options, "orbital_dir", "orbitals")
         missing = self.options.get("pseudopotentials", {}).keys() - self.orbitals.keys()
         return [f"label.options.orbitals.{symbol}: missing; basis_type is {basis!r}" for symbol in sorted(missing)]
 
@@ -102,24 +102,24 @@ class Abacus(Program):
         names = {name: value for name, value in sorted(self.input.items()) if name not in PERFORMANCE}
         return {
             "input": names,
-            "pseudopotentials": parts.digests(self.pseudopotentials),
-            "orbitals": parts.digests(self.orbitals),
+            "pseudopotentials": common.digests(self.pseudopotentials),
+            "orbitals": common.digests(self.orbitals),
         }
 
     def arguments(self) -> tuple[list[str], str | None]:
         return [], None
 
     def write(self, frame: Frame, directory: Path) -> None:
-        parts.check_frame(frame, self.name, self.pseudopotentials, "pseudopotentials")
+        common.check_frame(frame, self.name, self.pseudopotentials, "pseudopotentials")
         names = dict(self.input)
         if "kspacing" in self.options:
             names["kspacing"] = f"{self.options['kspacing'] * Bohr:.8f}"
         elif "kpts" in self.options:
-            mesh = parts.mesh_lines(self.options).replace("\n", " ")
+            mesh = common.mesh_lines(self.options).replace("\n", " ")
             (directory / "KPT").write_text(f"K_POINTS\n0\nGamma\n{mesh}\n")
         lines = [f"{name} {value}" for name, value in names.items()]
         (directory / "INPUT").write_text("\n".join(["INPUT_PARAMETERS", *lines, ""]))
-        order, species = parts.grouped(frame)
+        order, species = common.grouped(frame)
         for symbol, _ in species:
             for table in (self.pseudopotentials, self.orbitals):
                 if symbol in table:
@@ -144,7 +144,7 @@ class Abacus(Program):
 
     def read(self, frame: Frame, directory: Path, stdout: Path) -> Output:
         screen = stdout.read_text(errors="replace")
-        parts.check_copies(self.name, screen, "SPIN +KPOINTS +PROCESSORS")
+        common.check_copies(self.name, screen, "SPIN +KPOINTS +PROCESSORS")
         log = directory / "OUT.ABACUS" / "running_scf.log"
         text = log.read_text(errors="replace") if log.is_file() else ""
         if any(words in text for words in UNCONVERGED):
@@ -153,7 +153,7 @@ class Abacus(Program):
         if "Finish Time" not in text or not any(words in text for words in CONVERGED):
             warnings = directory / "OUT.ABACUS" / "warning.log"
             raise LabelError(
-                f"ABACUS did not finish{parts.last_words(warnings, stdout, stdout.with_suffix('.err'), log)}"
+                f"ABACUS did not finish{common.last_words(warnings, stdout, stdout.with_suffix('.err'), log)}"
             )
         energy, forces, virial = self._results(frame, directory)
         return Output(energy, forces, virial, _processes(screen, text))
@@ -172,9 +172,9 @@ class Abacus(Program):
             raise LabelError(f"ABACUS: its output cannot be read: {type(error).__name__}: {error}") from error
         if len(forces) != len(frame):
             raise LabelError(f"ABACUS: {len(forces)} forces for {len(frame)} atoms")
-        order, _ = parts.grouped(frame)
+        order, _ = common.grouped(frame)
         numbers = np.array([atomic_numbers[symbol] for symbol in symbols])
-        numbers, positions, forces = (parts.ungrouped(v, order) for v in (numbers, data["coords"][0], forces))
+        numbers, positions, forces = (common.ungrouped(v, order) for v in (numbers, data["coords"][0], forces))
         check_geometry(frame, numbers, data["cells"][0], positions)
         return energy, forces, virial
 

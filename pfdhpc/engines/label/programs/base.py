@@ -1,6 +1,6 @@
 """What a first-principles program is: files written, arguments, and an output that is judged before it is believed.
 
-A program knows nothing of how it is launched, timed or repeated; :mod:`pfdhpc.engines.label.external` does.
+A program knows nothing of how it is launched, timed or repeated; :mod:`pfdhpc.engines.label.launch.one_shot` does.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ class Output:
     processes: int | None = None
 
 
-class Line(ABC):
+class ProgramConnection(ABC):
     """How a program that stays is spoken to, one frame after the other, all of the same atoms.
 
     ``arguments`` are added to the command, ``stdin`` is the file that is its standard input.
@@ -117,7 +117,7 @@ class Program(ABC):
         other options enter as they are; options that are paths (pfdhpc.config.label.PATHS) enter only here.
         """
 
-    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> ProgramConnection:
         """The line to one that is going to be started in a folder :meth:`write` was called for, and that stays."""
         raise NotImplementedError
 

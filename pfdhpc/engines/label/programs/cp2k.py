@@ -30,14 +30,14 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import Bohr, GPa, Hartree, bar
 
-from ....config.content import content_digest
+from ....config.file_digest import content_digest
 from ....data import Frame
 from ....errors import InputError, LabelError
-from . import parts
-from .base import Line, Output, Program
+from . import common
+from .base import Output, Program, ProgramConnection
 from .cp2k_input import find, print_to_file, read_template, set_keyword, values
 from .cp2k_shell import ShellLine
-from .ipi import SocketLine
+from .ipi_socket import SocketLine
 
 PROJECT = "label"
 RUN_TYPE = "RUN_TYPE ENERGY_FORCE"
@@ -65,8 +65,8 @@ class Cp2k(Program):
         self.options, self.virial = options, virial
         if "template" not in options:
             raise InputError('label.options.template: missing; a CP2K input that works, e.g. template = "cp2k.inp"')
-        problems = parts.check_template(options)
-        problems += parts.check_table(options, "input", (str, int, float), 'input = { "FORCE_EVAL/DFT/CHARGE" = 1 }')
+        problems = common.check_template(options)
+        problems += common.check_table(options, "input", (str, int, float), 'input = { "FORCE_EVAL/DFT/CHARGE" = 1 }')
         if problems:
             raise InputError(problems)
         self.root = read_template(Path(options["template"]))
@@ -139,7 +139,7 @@ class Cp2k(Program):
     def arguments(self) -> tuple[list[str], str | None]:
         return ["-i", "cp2k.inp"], None
 
-    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> ProgramConnection:
         if way == "shell":
             return ShellLine(directory, stdout, self.virial, lambda: self.check(stdout))
         line = SocketLine(self.name, directory, lambda: self.check(stdout))
@@ -147,7 +147,7 @@ class Cp2k(Program):
         return line
 
     def write(self, frame: Frame, directory: Path) -> None:
-        parts.check_frame(frame, self.name, self.elements(), "template")
+        common.check_frame(frame, self.name, self.elements(), "template")
         linked = {name: path for name, path in self.data.items() if not Path(name).is_absolute()}
         for name, path in linked.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ class Cp2k(Program):
         text = stdout.read_text(errors="replace")
         processes = self.check(stdout)
         if "PROGRAM ENDED AT" not in text:
-            raise LabelError(f"CP2K did not finish{parts.last_words(stdout, stdout.with_suffix('.err'))}")
+            raise LabelError(f"CP2K did not finish{common.last_words(stdout, stdout.with_suffix('.err'))}")
         energy = re.findall(rf"ENERGY\| Total FORCE_EVAL .*? energy \[(?:a\.u\.|hartree)\]:? +({FLOAT})", text)
         if not energy:
             raise LabelError("CP2K: there is no energy in hartree in its output")
@@ -182,7 +182,7 @@ class Cp2k(Program):
     def check(self, stdout: Path) -> int | None:
         """The number of processes it runs on; raises LabelError if the output tells of a failure."""
         text = stdout.read_text(errors="replace")
-        parts.check_copies(self.name, text, "PROGRAM STARTED AT")
+        common.check_copies(self.name, text, "PROGRAM STARTED AT")
         if "terminated by external request" in text:
             raise LabelError("CP2K: stopped by EXIT")
         if re.search(r"SCF run NOT\s+converged|outer SCF loop FAILED", text):

@@ -16,8 +16,8 @@ from ase.units import Bohr, Hartree
 
 from ....data import Frame
 from ....errors import LabelError
-from .base import Line, Output, check_geometry
-from .keyboard import Keyboard
+from .base import Output, ProgramConnection, check_geometry
+from .stdin_pipe import StdinPipe
 
 READY = re.compile(r"^\* READY *$", re.MULTILINE)
 """Said before the first command, and after each."""
@@ -37,7 +37,7 @@ LOOK = 0.01
 """Seconds between two looks at the screen."""
 
 
-class ShellLine(Line):
+class ShellLine(ProgramConnection):
     """All commands of a frame are typed at once: so each label waits once, and not for every answer."""
 
     arguments = ("--shell",)
@@ -46,8 +46,8 @@ class ShellLine(Line):
         """``check`` gives the number of processes of CP2K; it raises LabelError if its output tells why not."""
         self._directory, self._stdout, self._check = directory, stdout, check
         self._questions = (*QUESTIONS, STRESS) if virial else QUESTIONS
-        self._keyboard = Keyboard()
-        self.stdin = self._keyboard.path
+        self._stdin = StdinPipe()
+        self.stdin = self._stdin.path
         self._frame, self._version, self._begin, self._awaited = None, 0, 0, 0
 
     def ask(self, frame: Frame) -> None:
@@ -56,11 +56,11 @@ class ShellLine(Line):
         commands = [*begin, "EVAL_EF", *self._questions]
         self._begin = 0 if first else self._stdout.stat().st_size
         self._frame, self._awaited = frame, len(commands) + first
-        self._keyboard.opened()
-        self._keyboard.type("".join(f"{command}\n" for command in commands))
+        self._stdin.opened()
+        self._stdin.type("".join(f"{command}\n" for command in commands))
 
     def wait(self, seconds: float) -> bool:
-        self._keyboard.flush()
+        self._stdin.flush()
         if len(READY.findall(self._screen())) >= self._awaited:
             return True
         time.sleep(min(seconds, LOOK))
@@ -86,10 +86,10 @@ class ShellLine(Line):
         return Output(float(energy) * Hartree, forces * Hartree / Bohr, virial, processes)
 
     def farewell(self) -> None:
-        self._keyboard.type("EXIT\n")
+        self._stdin.type("EXIT\n")
 
     def close(self) -> None:
-        self._keyboard.close()
+        self._stdin.close()
 
     def _screen(self) -> str:
         """What was said since the frame was handed over; it is empty as long as nothing was."""

@@ -25,13 +25,13 @@ from math import pi
 from pathlib import Path
 from typing import Any
 
-from ....config.content import content_digest
+from ....config.file_digest import content_digest
 from ....data import Frame
 from ....errors import InputError, LabelError
 from ....units import virial_from_stress
-from . import parts
-from .base import Line, Output, Program, check_geometry
-from .ipi import SocketLine
+from . import common
+from .base import Output, Program, ProgramConnection, check_geometry
+from .ipi_socket import SocketLine
 from .qe_input import Template, check_input, periodic_directions, read_template
 
 MAGNETIZATION = "starting_magnetization"
@@ -47,7 +47,7 @@ class QuantumEspresso(Program):
     bulky = (f"{PREFIX}.save", f"{PREFIX}.wfc*", f"{PREFIX}.mix*", f"{PREFIX}.hub*", f"{PREFIX}.restart*")
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
-        problems = parts.check_files(options, "pseudo_dir", "pseudopotentials", EXAMPLE)
+        problems = common.check_files(options, "pseudo_dir", "pseudopotentials", EXAMPLE)
         problems += check_input(options.get("input", {}))
         template = Template()
         if "template" in options:
@@ -56,7 +56,7 @@ class QuantumEspresso(Program):
         if not {"kpts", "kspacing"} & options.keys():
             options = options | template.k_points
         meshed = options | {"kpts": [1, 1, 1]} if options.get("kpts") == "gamma" else options
-        problems += parts.check_kpoints(meshed)
+        problems += common.check_kpoints(meshed)
         if problems:
             raise InputError(problems)
         self._options, self._virial, self._cards = options, virial, template.cards
@@ -70,7 +70,7 @@ class QuantumEspresso(Program):
     def write(self, frame: Frame, directory: Path) -> None:
         from ase.io.espresso import write_espresso_in
 
-        parts.check_frame(frame, self.name, self.elements(), "pseudopotentials")
+        common.check_frame(frame, self.name, self.elements(), "pseudopotentials")
         atoms, kpts, spacing = frame.to_atoms(), self._options.get("kpts"), self._options.get("kspacing")
         text = io.StringIO()
         write_espresso_in(
@@ -87,7 +87,7 @@ class QuantumEspresso(Program):
     def arguments(self) -> tuple[list[str], str | None]:
         return ["-in", "pw.in"], None
 
-    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> ProgramConnection:
         line = SocketLine(self.name, directory, lambda: self.check(stdout))
         line.arguments = ("-in", "pw.in", "--ipi", f"{line.name}:UNIX")
         return line
@@ -100,7 +100,7 @@ class QuantumEspresso(Program):
         processes = self.check(stdout)
         text = stdout.read_text(errors="replace")
         if "JOB DONE." not in text:
-            raise LabelError(f"pw.x: no end of the calculation{parts.last_words(stdout, stdout.with_suffix('.err'))}")
+            raise LabelError(f"pw.x: no end of the calculation{common.last_words(stdout, stdout.with_suffix('.err'))}")
         try:
             atoms = next(iter(read_espresso_out(io.StringIO(text), slice(-1, None))))
             energy, forces = atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)
@@ -133,7 +133,7 @@ class QuantumEspresso(Program):
         return int(starts[0] or 1) if starts else None
 
     def files(self) -> dict[str, Any]:
-        files = {"pseudopotentials": parts.digests(parts.paths(self._options, "pseudo_dir", "pseudopotentials"))}
+        files = {"pseudopotentials": common.digests(common.paths(self._options, "pseudo_dir", "pseudopotentials"))}
         if "template" in self._options:
             files["template"] = content_digest(Path(self._options["template"]))
         return files

@@ -27,8 +27,9 @@ from ....data import Frame
 from ....errors import InputError, LabelError
 from ....units import virial_from_stress
 from ..per_atom import check_per_atom, per_atom
-from . import parts
-from .base import Line, Output, Program, check_geometry
+from . import common
+from .base import Output, Program, ProgramConnection, check_geometry
+from .vasp_output import RUNNING, check_converged
 
 STILL = {"NSW": ("0",), "IBRION": ("-1",), "ISIF": ("0", "1", "2")}
 """What the INCAR may say of moving atoms and cell; what of it is needed is written."""
@@ -43,10 +44,7 @@ PERFORMANCE = {
     "SYSTEM", "NCORE", "NPAR", "KPAR", "NSIM", "LPLANE", "LSCALU", "LSCALAPACK", "NWRITE", "LWAVE", "LCHARG",
 }  # fmt: skip
 """Tags that change no number, and do not enter the level of theory."""
-CONVERGED = "aborting loop because EDIFF is reached"
 FINISHED = "General timing and accounting"
-RUNNING = r"running on +(\d+) +total cores|running +(\d+) +mpi-ranks"
-"""Of VASP 5, and of VASP 6; on the screen and in the OUTCAR."""
 HEADER = 4096
 """Bytes of a POTCAR that hold its element and valence."""
 
@@ -64,13 +62,13 @@ class Vasp(Program):
 
     def __init__(self, options: dict[str, Any], virial: bool = True):
         self.options, self.virial, self.tags = options, virial, {}
-        problems = parts.check_template(options)
-        problems += parts.check_table(options, "incar", (str, int, float, list), "incar = { ENCUT = 520 }")
+        problems = common.check_template(options)
+        problems += common.check_table(options, "incar", (str, int, float, list), "incar = { ENCUT = 520 }")
         problems = problems or self._take_tags()
         if type(options.get("charge", 0)) not in (int, float):
             problems.append(f"label.options.charge: {options['charge']!r}; a number, of elementary charges")
-        wrong = parts.check_files(options, "potcar_dir", "potcars", '{ Si = "Si/POTCAR" }')
-        self.potcars = {} if wrong else parts.paths(options, "potcar_dir", "potcars")
+        wrong = common.check_files(options, "potcar_dir", "potcars", '{ Si = "Si/POTCAR" }')
+        self.potcars = {} if wrong else common.paths(options, "potcar_dir", "potcars")
         problems += wrong or _misplaced(self.potcars)
         if problems:
             raise InputError(problems)
@@ -81,16 +79,16 @@ class Vasp(Program):
         forced = {"NSW": "0", "IBRION": "-1", "ISIF": "2" if self.virial else "0"}
         self.tags = {"LWAVE": ".FALSE.", "LCHARG": ".FALSE."} | given | forced
         problems = _conflicts(given)
-        problems += parts.check_kpoints(self.options, "KSPACING of the INCAR" if "KSPACING" in given else "")
+        problems += common.check_kpoints(self.options, "KSPACING of the INCAR" if "KSPACING" in given else "")
         problems += check_per_atom(self.options, "magmoms")
-        return problems + parts.check_polarised(self.options, given.get("ISPIN") == "2", "ISPIN = 2")
+        return problems + common.check_polarised(self.options, given.get("ISPIN") == "2", "ISPIN = 2")
 
     def elements(self) -> set[str]:
         return set(self.potcars)
 
     def files(self) -> dict[str, Any]:
         tags = {tag: value for tag, value in sorted(self.tags.items()) if tag not in PERFORMANCE}
-        return {"incar": tags, "potcars": parts.digests(self.potcars)}
+        return {"incar": tags, "potcars": common.digests(self.potcars)}
 
     def arguments(self) -> tuple[list[str], str | None]:
         return [], None
@@ -98,8 +96,8 @@ class Vasp(Program):
     def write(self, frame: Frame, directory: Path) -> None:
         from ase.io.vasp import write_vasp
 
-        parts.check_frame(frame, self.name, self.potcars, "potcars")
-        order, species = parts.grouped(frame)
+        common.check_frame(frame, self.name, self.potcars, "potcars")
+        order, species = common.grouped(frame)
         with (directory / "POSCAR").open("w") as file:
             write_vasp(file, frame.to_atoms()[order], direct=False)
         tags = self.tags | self._tags_of(frame)
@@ -108,11 +106,11 @@ class Vasp(Program):
             for symbol, _ in species:
                 file.write(self.potcars[symbol].read_bytes())
         if "kpts" in self.options:
-            (directory / "KPOINTS").write_text(f"mesh\n0\nGamma\n{parts.mesh_lines(self.options)}\n")
+            (directory / "KPOINTS").write_text(f"mesh\n0\nGamma\n{common.mesh_lines(self.options)}\n")
 
     def _tags_of(self, frame: Frame) -> dict[str, str]:
         """The tags that depend on the atoms."""
-        tags, (order, species) = {}, parts.grouped(frame)
+        tags, (order, species) = {}, common.grouped(frame)
         if "kspacing" in self.options:
             tags["KSPACING"] = str(self.options["kspacing"])
         if moments := self.options.get("magmoms"):
@@ -123,13 +121,13 @@ class Vasp(Program):
             tags["NELECT"] = f"{electrons - charge:.6f}"
         return tags
 
-    def line(self, directory: Path, stdout: Path, way: bool | str) -> Line:
-        from .vasp_line import KeyboardLine
+    def line(self, directory: Path, stdout: Path, way: bool | str) -> ProgramConnection:
+        from .vasp_interactive import KeyboardLine
 
         return KeyboardLine(directory, stdout, self)
 
     def check(self, stdout: Path) -> int | None:
-        parts.check_copies(self.name, stdout.read_text(errors="replace"), RUNNING)
+        common.check_copies(self.name, stdout.read_text(errors="replace"), RUNNING)
 
     def refuses_to_stay(self) -> list[str]:
         if self.tags.get("ISYM") in ("0", "-1"):
@@ -140,13 +138,13 @@ class Vasp(Program):
         ]
 
     def read(self, frame: Frame, directory: Path, stdout: Path) -> Output:
-        parts.check_copies(self.name, stdout.read_text(errors="replace"), RUNNING)
+        common.check_copies(self.name, stdout.read_text(errors="replace"), RUNNING)
         log = directory / "OUTCAR"
         text = log.read_text(errors="replace") if log.is_file() else ""
         if "aborting job" in text:
             raise LabelError("VASP: stopped by STOPCAR")
         if FINISHED not in text:
-            raise LabelError(f"VASP did not finish{parts.last_words(stdout, stdout.with_suffix('.err'), log)}")
+            raise LabelError(f"VASP did not finish{common.last_words(stdout, stdout.with_suffix('.err'), log)}")
         check_converged(text)
         processes = re.search(RUNNING, text)
         energy, forces, stress = self._results(frame, directory / "vasprun.xml")
@@ -164,19 +162,12 @@ class Vasp(Program):
             stress = atoms.get_stress(voigt=False, apply_constraint=False) if self.virial else None
         except Exception as error:  # a damaged file: the reader raises many kinds
             raise LabelError(f"VASP: vasprun.xml cannot be read: {type(error).__name__}: {error}") from error
-        order, _ = parts.grouped(frame)
+        order, _ = common.grouped(frame)
         if len(atoms) != len(frame):
             raise LabelError(f"VASP: vasprun.xml has {len(atoms)} atoms, the frame {len(frame)}")
-        numbers, positions, forces = (parts.ungrouped(v, order) for v in (atoms.numbers, atoms.positions, forces))
+        numbers, positions, forces = (common.ungrouped(v, order) for v in (atoms.numbers, atoms.positions, forces))
         check_geometry(frame, numbers, atoms.cell.array, positions)
         return energy, forces, stress
-
-
-def check_converged(text: str) -> None:
-    """Raise LabelError unless the OUTCAR of a step says that it converged."""
-    if CONVERGED not in text:
-        steps = len(re.findall(r"Iteration +\d+\( *\d+\)", text))
-        raise LabelError(f"VASP: SCF not converged after {steps} iterations (NELM)")
 
 
 def _tags(options: dict[str, Any]) -> dict[str, str]:

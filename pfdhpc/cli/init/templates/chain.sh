@@ -1,0 +1,1 @@
+../../../../jobscripts/chain.sh

@@ -1,0 +1,1 @@
+../../../../jobscripts/pbs-chain.sh

@@ -1,0 +1,1 @@
+../../../../jobscripts/slurm-chain.sh

@@ -1,1 +1,0 @@
-../../../jobscripts/chain.sh

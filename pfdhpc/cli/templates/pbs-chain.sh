@@ -1,1 +1,0 @@
-../../../jobscripts/pbs-chain.sh

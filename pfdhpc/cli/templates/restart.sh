@@ -1,1 +1,0 @@
-../../../jobscripts/restart.sh

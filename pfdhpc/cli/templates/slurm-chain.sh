@@ -1,1 +1,0 @@
-../../../jobscripts/slurm-chain.sh

@@ -53,7 +53,7 @@ class ExplorerProgram:
         raise TypeError(f"an explorer has no rule for {type(order).__name__}")
 
     @handle.register
-    def _(self, order: m.Explore) -> m.Answer:
+    def _handle_explore(self, order: m.Explore) -> m.Answer:
         started = time.monotonic()
         result = self._segment(order)
         model = order.judge or order.model
@@ -71,7 +71,7 @@ class ExplorerProgram:
         )
 
     @handle.register
-    def _(self, order: m.Scan) -> m.Answer:
+    def _handle_scan(self, order: m.Scan) -> m.Answer:
         started = time.monotonic()
         candidates, counts = self._scanner.scan(order)
         self._selector.hold(order.round, order.replica, candidates)
@@ -81,15 +81,15 @@ class ExplorerProgram:
         )  # fmt: skip
 
     @handle.register
-    def _(self, order: m.Select) -> m.Answer:
+    def _handle_select(self, order: m.Select) -> m.Answer:
         return self._selector.select(order)
 
     @handle.register
-    def _(self, order: m.Evaluate) -> m.Answer:
+    def _handle_evaluate(self, order: m.Evaluate) -> m.Answer:
         return self._evaluator.help(order)
 
     @handle.register
-    def _(self, order: m.Probe) -> m.Answer:
+    def _handle_probe(self, order: m.Probe) -> m.Answer:
         from ..engines.explore.stability_test import stability
 
         started, section = time.monotonic(), self._config.student

@@ -60,7 +60,7 @@ class LabelerProgram:
         raise TypeError(f"a labeler has no rule for {type(order).__name__}")
 
     @handle.register
-    def _(self, order: m.LabelFrames) -> m.Answer:
+    def _handle_label_frames(self, order: m.LabelFrames) -> m.Answer:
         started = time.monotonic()
         if order.teacher is None:
             levels, name = self._levels, self._config.label.type
@@ -77,12 +77,12 @@ class LabelerProgram:
         return m.Labelled(order.order_id, seconds, tuple(outcomes))
 
     @handle.register
-    def _(self, order: m.Simulate) -> m.Answer:
+    def _handle_simulate(self, order: m.Simulate) -> m.Answer:
 
         return carry_out(self._engine, self._config.label, self._config.init.aimd, self._comm, order)
 
     @handle.register
-    def _(self, order: m.Evaluate) -> m.Answer:
+    def _handle_evaluate(self, order: m.Evaluate) -> m.Answer:
         return self._evaluator.help(order)
 
     def _computed(self, records: Sequence[Record]) -> list[Answer]:

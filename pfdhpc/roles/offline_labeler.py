@@ -39,7 +39,7 @@ class OfflineProgram:
         raise TypeError(f"a labeler of files has no rule for {type(order).__name__}")
 
     @handle.register
-    def _(self, order: m.LabelFrames) -> m.Answer:
+    def _handle_label_frames(self, order: m.LabelFrames) -> m.Answer:
         started = time.monotonic()
         if order.order_id != self._order_id:
             self._order_id, self._since = order.order_id, started

@@ -51,7 +51,7 @@ class TrainerProgram:
         raise TypeError(f"a trainer has no rule for {type(order).__name__}")
 
     @handle.register
-    def _(self, order: m.ImportParent) -> m.Answer:
+    def _handle_import_parent(self, order: m.ImportParent) -> m.Answer:
         if self._config.model.calculator is not None:
             return m.Imported(order.order_id, 0.0, m.ModelRef(0, calculator_identity(self._config.model)))
         with self._scratch(self._folder.scratch("import")) as directory:
@@ -59,7 +59,7 @@ class TrainerProgram:
             return m.Imported(order.order_id, result.seconds, self._publish(result, 0))
 
     @handle.register
-    def _(self, order: m.Train) -> m.Answer:
+    def _handle_train(self, order: m.Train) -> m.Answer:
         self._keep(order.records)
         with self._scratch(self._folder.training(order.round, order.member), self._spared) as directory:
             result = self._engine.train(self._task(order, directory))
@@ -76,7 +76,7 @@ class TrainerProgram:
         return () if self._config.train.restart_after is None else (FILES, "train*.log")
 
     @handle.register
-    def _(self, order: m.Evaluate) -> m.Answer:
+    def _handle_evaluate(self, order: m.Evaluate) -> m.Answer:
         """Both models on the frames; asks a teacher that is a calculator, and makes the model for production."""
         self._keep(order.records)
         started = time.monotonic()

@@ -35,7 +35,7 @@ def _apply(answer, config: Config, state: RunState, known) -> RunState:
 
 
 @_apply.register
-def _(answer: m.Imported, config, state, known):
+def _apply_imported(answer: m.Imported, config, state, known):
     state = replace(state.spent("trainer", answer.seconds), phase=INIT if state.aimd else LABEL)
     if config.workflow == "distill":
         state = replace(state, teacher=answer.model)
@@ -45,7 +45,7 @@ def _(answer: m.Imported, config, state, known):
 
 
 @_apply.register
-def _(answer: m.Explored, config, state, known):
+def _apply_explored(answer: m.Explored, config, state, known):
     replicas = tuple(
         _after_segment(item, answer, config) if item.replica == answer.replica else item for item in state.replicas
     )
@@ -81,7 +81,7 @@ def _exploration_done(state: RunState) -> RunState:
 
 
 @_apply.register
-def _(answer: m.Selected, config, state, known):
+def _apply_selected(answer: m.Selected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), picked=(*state.picked, *answer.picked))
     if answer.report is not None:
         absent = frozenset(answer.report.absent)  # their candidates were not looked at
@@ -103,7 +103,7 @@ def _new_picks(state: RunState, report: m.SelectReport) -> bool:
 
 
 @_apply.register
-def _(answer: m.Unselected, config, state, known):
+def _apply_unselected(answer: m.Unselected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), unheard=True)
     if answer.absent in state.running.values() and not state.reported:
         state = replace(_without(state, (answer.absent,)), late=state.late | {answer.absent})
@@ -144,7 +144,7 @@ def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
 
 
 @_apply.register
-def _(answer: m.Labelled, config, state, known):
+def _apply_labelled(answer: m.Labelled, config, state, known):
     done = {outcome.record.frame_id for outcome in answer.outcomes}
     labels = {out.record.label_id: formula_of(out.record) for out in answer.outcomes if out.accepted}
     accepted = list(labels)
@@ -166,21 +166,21 @@ def _(answer: m.Labelled, config, state, known):
 
 
 @_apply.register
-def _(answer: m.Simulated, config, state, known):
+def _apply_simulated(answer: m.Simulated, config, state, known):
     """The labels of a segment are labels as any other; after the last segment of all those of frames are due."""
     state = replace(state, aimd=advanced(state.aimd, answer))
     phase = INIT if unfinished(config, state.aimd) else LABEL
-    return _apply.dispatch(m.Labelled)(answer, config, replace(state, phase=phase), known)
+    return _apply_labelled(answer, config, replace(state, phase=phase), known)
 
 
 @_apply.register
-def _(answer: m.Unlabelled, config, state, known):
+def _apply_unlabelled(answer: m.Unlabelled, config, state, known):
     """What it was about waits as before."""
     return state
 
 
 @_apply.register
-def _(answer: m.Awaiting, config, state, known):
+def _apply_awaiting(answer: m.Awaiting, config, state, known):
     """Patience is over, and nobody is at work on anything else: only people can help."""
     at_work = [order_id for order_id in state.running if not m.frames_of(order_id)]  # others wait like this one
     if answer.idle < config.label.wait or at_work:
@@ -222,7 +222,7 @@ def _labels_done(config: Config, state: RunState, known) -> RunState:
 
 
 @_apply.register
-def _(answer: m.Trained, config, state, known):
+def _apply_trained(answer: m.Trained, config, state, known):
     new = state.training or state.fresh
     for about, note in answer.notes.items():
         state = state.warned(about, note)
@@ -256,18 +256,18 @@ def _round_done(config: Config, state: RunState) -> RunState:
 
 
 @_apply.register
-def _(answer: m.Evaluated, config, state, known):
+def _apply_evaluated(answer: m.Evaluated, config, state, known):
     return confirmed(config, take_in(config, state, answer, known))
 
 
 @_apply.register
-def _(answer: m.Probed, config, state, known):
+def _apply_probed(answer: m.Probed, config, state, known):
     found = {key: value for key, value in asdict(answer).items() if key not in ("order_id", "seconds")}
     return replace(state.spent("explorer", answer.seconds), phase=DONE, production={**state.production, **found})
 
 
 @_apply.register
-def _(answer: m.Failed, config, state, known):
+def _apply_failed(answer: m.Failed, config, state, known):
     """A failed segment costs its replica a restart, a failed selection its picks, a failed probe its figures;
     a failed training ends the run, and so does what would fail for all alike: a model that is damaged."""
     kind, *rest = answer.order_id.split("/")

@@ -156,12 +156,12 @@ def _answer(order, world: _World, state: RunState) -> m.Answer:
 
 
 @_answer.register
-def _(order: m.ImportParent, world, state):
+def _answer_import_parent(order: m.ImportParent, world, state):
     return m.Imported(order.order_id, world.draw(state, "import"), m.ModelRef(0, "0"))
 
 
 @_answer.register
-def _(order: m.Explore, world, state):
+def _answer_explore(order: m.Explore, world, state):
     explore = world.config.explore
     seconds = explore.steps * world.draw(state, f"explore.{order.task.system}")
     n_candidates = explore.steps // explore.interval
@@ -169,7 +169,7 @@ def _(order: m.Explore, world, state):
 
 
 @_answer.register
-def _(order: m.Select, world, state):
+def _answer_select(order: m.Select, world, state):
     seconds, first = world.draw(state, "select"), next(iter(order.participants))
     if not order.order_id.endswith(f"/{first}"):
         return m.Selected(order.order_id, seconds, (), None)
@@ -179,7 +179,7 @@ def _(order: m.Select, world, state):
 
 
 @_answer.register
-def _(order: m.LabelFrames, world, state):
+def _answer_label_frames(order: m.LabelFrames, world, state):
     seconds = sum(world.label(state, len(record.frame)) for record in order.records)
     made = Labelling("simulated", "simulated")
     outcomes = [m.LabelOutcome(replace(item, label=_zeros(len(item.frame)), labelling=made)) for item in order.records]
@@ -187,7 +187,7 @@ def _(order: m.LabelFrames, world, state):
 
 
 @_answer.register
-def _(order: m.Simulate, world, state):
+def _answer_simulate(order: m.Simulate, world, state):
     now, interval = order.trajectory, world.config.init.aimd.interval
     frame, made = world.another(now.point.frame), Labelling("simulated", "simulated")
     record = Record(frame, Origin(now.system, now.name, round=0), label=_zeros(len(frame)), labelling=made)
@@ -197,7 +197,7 @@ def _(order: m.Simulate, world, state):
 
 
 @_answer.register
-def _(order: m.Train, world, state):
+def _answer_train(order: m.Train, world, state):
     steps = steps_of_round(world.config, order.round)
     step = steps * world.draw(state, "train.step")
     model = m.ModelRef(order.version, str(order.version))
@@ -205,12 +205,12 @@ def _(order: m.Train, world, state):
 
 
 @_answer.register
-def _(order: m.Evaluate, world, state):
+def _answer_evaluate(order: m.Evaluate, world, state):
     return m.Evaluated(order.order_id, world.draw(state, "evaluate"), (), (), ())
 
 
 @_answer.register
-def _(order: m.Probe, world, state):
+def _answer_probe(order: m.Probe, world, state):
     return m.Probed(order.order_id, 0.0, 0, 1.0, 1.0, 0.0, True, "")
 
 

@@ -71,7 +71,7 @@ def _costs(answer, config: Config, state: RunState) -> Iterable[Cost]:
 
 
 @_costs.register
-def _(answer: m.Labelled, config, state):
+def _costs_labelled(answer: m.Labelled, config, state):
     """An order's seconds, shared out by atoms. Labels from the store took none, rejected ones tell little.
 
     How long people were waited for (offline) tells nothing of the next label.
@@ -86,7 +86,7 @@ def _(answer: m.Labelled, config, state):
 
 
 @_costs.register
-def _(answer: m.Simulated, config, state):
+def _costs_simulated(answer: m.Simulated, config, state):
     """Each step is a calculation, as a label is."""
     for item in state.aimd:
         if item.name == answer.trajectory and answer.calculations:
@@ -94,32 +94,32 @@ def _(answer: m.Simulated, config, state):
 
 
 @_costs.register
-def _(answer: m.Explored, config, state):
+def _costs_explored(answer: m.Explored, config, state):
     systems = {replica.replica: replica.system for replica in state.replicas}
     if answer.steps:
         yield f"explore.{systems[answer.replica]}", answer.seconds / answer.steps
 
 
 @_costs.register
-def _(answer: m.Selected, config, state):
+def _costs_selected(answer: m.Selected, config, state):
     if answer.report is not None:
         yield "select", answer.seconds
 
 
 @_costs.register
-def _(answer: m.Trained, config, state):
+def _costs_trained(answer: m.Trained, config, state):
     yield "train.rest", answer.seconds - answer.step_seconds
     if steps := steps_of_round(config, training_number(config, state)) - answer.begun_at:
         yield "train.step", answer.step_seconds / steps
 
 
 @_costs.register
-def _(answer: m.Imported, config, state):
+def _costs_imported(answer: m.Imported, config, state):
     yield "import", answer.seconds
 
 
 @_costs.register
-def _(answer: m.Evaluated, config, state):
+def _costs_evaluated(answer: m.Evaluated, config, state):
     yield KIND, answer.seconds
 
 
@@ -141,18 +141,18 @@ def forecast(order, config: Config, state: RunState) -> float | None:
 
 
 @forecast.register
-def _(order: m.LabelFrames, config, state):
+def _forecast_label_frames(order: m.LabelFrames, config, state):
     each = [label_seconds(state, len(record.frame)) for record in order.records]
     return None if None in each else sum(each)
 
 
 @forecast.register
-def _(order: m.Simulate, config, state):
+def _forecast_simulate(order: m.Simulate, config, state):
     return _segment_seconds(state, order.trajectory)
 
 
 @forecast.register
-def _(order: m.Train, config, state):
+def _forecast_train(order: m.Train, config, state):
     """To its end, or to where it is kept for the next job to go on from."""
     rest, step = typical(state, "train.rest"), typical(state, "train.step")
     if rest is None or step is None:
@@ -161,7 +161,7 @@ def _(order: m.Train, config, state):
 
 
 @forecast.register
-def _(order: m.Select, config, state):
+def _forecast_select(order: m.Select, config, state):
     return typical(state, "select")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import singledispatchmethod
 from typing import Any
 
 from rich.text import Text
@@ -43,9 +44,7 @@ class EventLog:
         _log.info(text)
 
     def event(self, before: RunState, after: RunState, message: Any) -> None:
-        tell = getattr(self, f"_{type(message).__name__.lower()}", None)
-        if tell is not None:
-            tell(before, after, message)
+        self._tell(message, before, after)
         for about, text in after.warnings.items():
             if about not in before.warnings:
                 self.say(f"WARNING: {text}", "yellow")
@@ -56,14 +55,20 @@ class EventLog:
             model = f"model {version}" if version >= 0 else "the teacher, no student yet"
             self.say(f"round {after.round} begins with {model}", "bold")
 
+    @singledispatchmethod
+    def _tell(self, message: Any, before: RunState, after: RunState) -> None:
+        """Nothing is told of an answer without a rule of its own."""
+
     def _line(self, state: RunState, kind: str, text: str, style: str = "") -> None:
         self.say(f"round {state.round}  {kind:<8} {text}", style)
 
-    def _imported(self, before: RunState, after: RunState, message: m.Imported) -> None:
+    @_tell.register
+    def _tell_imported(self, message: m.Imported, before: RunState, after: RunState) -> None:
         what = "teacher is ready" if after.teacher else "pre-trained model taken as model 0"
         self._line(before, "model", f"{what}, {message.seconds:.1f} s")
 
-    def _explored(self, before: RunState, after: RunState, message: m.Explored) -> None:
+    @_tell.register
+    def _tell_explored(self, message: m.Explored, before: RunState, after: RunState) -> None:
         if after.history[before.round].scanned:
             return self._scanned(before, after, message)
         active = [replica for replica in after.replicas if not replica.retired]
@@ -81,7 +86,8 @@ class EventLog:
         if n_done == n_chunks > 1:
             self._line(before, "scan", described(now.accurate, now.candidates, now.failed))
 
-    def _selected(self, before: RunState, after: RunState, message: m.Selected) -> None:
+    @_tell.register
+    def _tell_selected(self, message: m.Selected, before: RunState, after: RunState) -> None:
         report = message.report
         if report is None:
             return
@@ -99,11 +105,13 @@ class EventLog:
             self._line(before, "select", report.warning, "yellow")
             self._warned = True
 
-    def _unselected(self, before: RunState, after: RunState, message: m.Unselected) -> None:
+    @_tell.register
+    def _tell_unselected(self, message: m.Unselected, before: RunState, after: RunState) -> None:
         if message.absent not in before.late:
             self._line(before, "select", f"{message.reason}: selecting without it", "yellow")
 
-    def _labelled(self, before: RunState, after: RunState, message: m.Labelled) -> None:
+    @_tell.register
+    def _tell_labelled(self, message: m.Labelled, before: RunState, after: RunState) -> None:
         counter = self._counter(before, after)
         accepted = [outcome.record for outcome in message.outcomes if outcome.accepted]
         if accepted:
@@ -116,7 +124,8 @@ class EventLog:
             if now.errors is not None and then.errors is None:
                 self._test(before, now)
 
-    def _unlabelled(self, before: RunState, after: RunState, message: m.Unlabelled) -> None:
+    @_tell.register
+    def _tell_unlabelled(self, message: m.Unlabelled, before: RunState, after: RunState) -> None:
         self._line(before, "label", f"nothing found out, it is asked for again: {message.reason}", "yellow")
 
     def _counter(self, before: RunState, after: RunState) -> str:
@@ -127,13 +136,15 @@ class EventLog:
         total = now.labelled + now.rejected + (len(after.pending) if after.phase in (INIT, LABEL) else 0)
         return f"{now.labelled + now.rejected}/{total}"
 
-    def _simulated(self, before: RunState, after: RunState, message: m.Simulated) -> None:
+    @_tell.register
+    def _tell_simulated(self, message: m.Simulated, before: RunState, after: RunState) -> None:
         text = f"{message.trajectory}: {message.step} steps, {message.seconds:.1f} s for {message.calculations}"
         if message.point is None:
             text = f"{message.trajectory} breaks off: {message.reason}"
         self._line(before, "aimd", text, "" if message.point is not None else "yellow")
 
-    def _awaiting(self, before: RunState, after: RunState, message: m.Awaiting) -> None:
+    @_tell.register
+    def _tell_awaiting(self, message: m.Awaiting, before: RunState, after: RunState) -> None:
         if message.frames != self._awaited:
             self._line(before, "label", f"{message.frames} frames wait for labels: {message.folder}/todo")
         self._awaited = message.frames
@@ -147,7 +158,8 @@ class EventLog:
         good = satisfied(self._converge, now.errors)
         self._line(before, "test", text + ("  criteria hold" if good else ""), "green" if good else "")
 
-    def _trained(self, before: RunState, after: RunState, message: m.Trained) -> None:
+    @_tell.register
+    def _tell_trained(self, message: m.Trained, before: RunState, after: RunState) -> None:
         if after.members or after.committee:
             member = m.member_of(message.order_id)
             self._line(before, "train", f"member {member} of the committee, {message.seconds:.1f} s")
@@ -166,10 +178,12 @@ class EventLog:
                 text = f"from {1000 * errors[0]:.1f} to {1000 * errors[-1]:.1f} meV/Å"
                 self._line(before, "train", f"replayed branch {name}: force error on its held-out frames {text}")
 
-    def _failed(self, before: RunState, after: RunState, message: m.Failed) -> None:
+    @_tell.register
+    def _tell_failed(self, message: m.Failed, before: RunState, after: RunState) -> None:
         self._line(before, "failed", f"{message.order_id}: {message.reason}", "yellow")
 
-    def _probed(self, before: RunState, after: RunState, message: m.Probed) -> None:
+    @_tell.register
+    def _tell_probed(self, message: m.Probed, before: RunState, after: RunState) -> None:
         teacher, student = message.teacher_speed, message.student_speed
         text = f"{message.atoms} atoms: teacher {teacher:.3g}, student {student:.3g} steps/s;"
         text += " stable at constant energy" if message.stable else f" NOT stable: {message.reason}"

@@ -12,6 +12,7 @@ from ase.md.verlet import VelocityVerlet
 from test_loop import fingerprint
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.config.init import AimdSection
 from pfdhpc.config.label import LabelSection
 from pfdhpc.data import Frame, Label
@@ -240,7 +241,8 @@ def test_a_segment_under_way_is_waited_for_where_it_will_be_there_in_time(tmp_pa
     from pfdhpc.workflow.time_forecast import expected_by
 
     state = begin(with_aimd(tmp_path), ("Cu",)).state
-    state = replace(state, durations={"label.4": (10.0,)}).issued("aimd/Cu-aimd-1/0", "labeler-0")
+    order = m.Simulate("aimd/Cu-aimd-1/0", state.aimd[1], 0)
+    state = replace(state, durations={"label.4": (10.0,)}).issued(order, "labeler-0")
     since = {"aimd/Cu-aimd-1/0": 100.0}
     assert expected_by(146.0, state, since) == {"aimd/Cu-aimd-1/0": 100.0 + 1.5 * 10.0 * 3}
     assert expected_by(144.0, state, since) == {}

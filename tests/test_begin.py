@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given
 from hypothesis import strategies as st
 from test_loop import fingerprint
-from toys import ToyRun, make_config
+from toys import ToyRun, bare, make_config
 
 from pfdhpc.cli.main import main
 from pfdhpc.config.explore import PerturbSection, SystemSection
@@ -376,7 +376,12 @@ def test_the_trainer_compares_both_models_on_test_data(tmp_path, monkeypatch, di
     parts = {"train_ids": ids[:1], "test_ids": ids[1:3], "fixed_ids": ids[3:], "models": (parent, final)}
     state = RunState(phase=EVALUATE, teacher=who["teacher"], history=(RoundRecord(0),), **parts)
     by_id = dict(zip(ids, records, strict=True))
-    state = apply(config, state.issued("evaluate/0/0", "trainer-0"), answer, lambda keys: [by_id[key] for key in keys])
+    state = apply(
+        config,
+        state.issued(bare(m.Evaluate, "evaluate/0/0"), "trainer-0"),
+        answer,
+        lambda keys: [by_id[key] for key in keys],
+    )
     assert state.fixed["final"].total.force == pytest.approx(0.1)
     assert state.fixed["teacher" if distilling else "pretrained"].total.force == pytest.approx(
         0.2 if distilling else 0.3

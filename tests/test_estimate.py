@@ -8,6 +8,7 @@ from test_forecast import answer, record
 from test_roles import config, started
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.config.pfd_stages import first_act, second_act
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
 from pfdhpc.parallel.layout import plan_layout
@@ -24,7 +25,7 @@ def first_labels(setup, seconds=100.0, atoms=2):
     """The first of three labels is there."""
     items = [replace(item, origin=replace(item.origin, round=0)) for item in (record(n, atoms) for n in range(3))]
     state = started(phase=LABEL, round=0, history=(RoundRecord(0),), train_ids=(), test_ids=(), pending=tuple(items))
-    state = state.issued("label/x", "labeler-0")
+    state = state.issued(m.LabelFrames("label/x", ()), "labeler-0")
     return apply(setup, state, answer(seconds, items[0]), lambda ids: [])
 
 

@@ -55,7 +55,7 @@ def answered(order, seconds=1.0, role="trainer"):
 
 def given_out(state, orders):
     for team, order in orders:
-        state = state.issued(order.order_id, team.name)
+        state = state.issued(order, team.name)
     return state
 
 
@@ -129,7 +129,7 @@ def test_the_errors_do_not_depend_on_who_did_what_and_when():
         orders = final_evaluation.parts(setup, state)
         for place in order:
             role = "explorer" if place % 2 else "trainer"
-            state = state.issued(orders[place].order_id, f"{role}-0")
+            state = state.issued(orders[place], f"{role}-0")
             state = apply(setup, state, answered(orders[place], role=role), known)
         assert state.phase == DONE and state.evaluated.test_ids == IDS[60:90] and not state.evaluated_parts
         found.append((state.pretrained, state.finetuned, dict(state.fixed)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_loop import fingerprint
 from test_roles import config as make
 from test_roles import frame, started
-from toys import ToyRun, make_config
+from toys import ToyRun, bare, make_config
 
 from pfdhpc import messages as m
 from pfdhpc.data import Label, Labelling, Origin, Record
@@ -103,7 +103,7 @@ def test_a_small_label_is_made_where_a_large_one_before_it_does_not_fit():
     state = after(answer(10.0, small), answer(1000.0, large), state=state)
     assert ids(plan(make(), state, LAYOUT)) == [f"label/{large.frame_id}"]
     assert ids(plan(make(), state, LAYOUT, 100.0)) == [f"label/{small.frame_id}"]
-    busy = state.issued(f"label/{small.frame_id}", "labeler-0")
+    busy = state.issued(m.LabelFrames(f"label/{small.frame_id}", (small,)), "labeler-0")
     assert shortage(make(), busy, LAYOUT, 90.0) == ""  # worth waiting for
     alone = replace(state, pending=(large,))
     assert shortage(make(), alone, LAYOUT, 90.0) == "the next label needs about 1500 s, 90 s are left"
@@ -122,7 +122,7 @@ def test_an_exploration_is_begun_only_if_its_end_and_the_selection_fit():
     assert exploration_seconds(make(explore={"steps": 200}), state, LAYOUT) == pytest.approx(2 * 36 + 30)
     two = plan_layout(make(ranks={"explorer": {"teams": 2}}).ranks, 5)
     assert exploration_seconds(make(), state, two) == pytest.approx(18 + 30)
-    begun = replace(state.issued("explore/1/Cu-2", "explorer-0"), explored=("Cu-0",))
+    begun = replace(state.issued(bare(m.Explore, "explore/1/Cu-2"), "explorer-0"), explored=("Cu-0",))
     assert exploration_seconds(make(), begun, LAYOUT) == pytest.approx(12 + 30)
 
 
@@ -130,7 +130,7 @@ def test_labels_under_way_are_waited_for_if_they_can_be_there_in_time():
     small, large, odd = record(0, 2), record(1, 8), record(2, 8)
     state = started(phase=LABEL, pending=(small, large, odd))
     for item in (small, large):
-        state = state.issued(f"label/{item.frame_id}", f"labeler-{item.frame_id}")
+        state = state.issued(m.LabelFrames(f"label/{item.frame_id}", (item,)), f"labeler-{item.frame_id}")
     since = {key: 100.0 for key in state.running}
     assert set(expected_by(110.0, state, since).values()) == {-np.inf}
     state = after(answer(10.0, small), answer(1000.0, large), state=state)
@@ -149,7 +149,7 @@ def test_a_teacher_is_timed_apart_from_first_principles():
 
 def test_an_answer_is_measured_when_it_is_applied_and_kept_in_the_checkpoint():
     item = record(0)
-    state = started(phase=LABEL, pending=(item, record(1))).issued("label/x", "labeler-0")
+    state = started(phase=LABEL, pending=(item, record(1))).issued(m.LabelFrames("label/x", ()), "labeler-0")
     state = apply(make(), state, answer(7.0, item), lambda ids: [])
     assert state.durations == {"label.2": (7.0,)}
     again = apply(make(), state, answer(7.0, item), lambda ids: [])

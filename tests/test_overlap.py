@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from test_roles import config, frame, labelled, started
-from toys import ToyRun, make_config
+from toys import ToyRun, bare, make_config
 
 from pfdhpc import messages as m
 from pfdhpc.data import Origin, Record
@@ -63,7 +63,7 @@ def test_labels_and_a_training_go_on_beside_exploration():
 def test_labels_that_come_during_a_training_wait_for_the_next():
     setup = config(overlap=OVERLAP)
     state = replace(
-        started(phase=EXPLORE, train_ids=("a:pbe",), fresh=("b:pbe",)).issued("train/1", "trainer-0"),
+        started(phase=EXPLORE, train_ids=("a:pbe",), fresh=("b:pbe",)).issued(bare(m.Train, "train/1"), "trainer-0"),
         training=("b:pbe",),
     )
     state = replace(state, fresh=("b:pbe", "c:pbe"))
@@ -76,7 +76,7 @@ def test_a_selection_ranks_the_queue_anew_and_drops_what_has_become_redundant():
     new = waiting(4, number=2)
     history = (RoundRecord(0), RoundRecord(1, 1, selected=3), RoundRecord(2, 1))
     state = flowing(pending=(begun, dull, good), history=history, round=2)
-    state = state.issued(f"label/{begun.frame_id}", "labeler-0")
+    state = state.issued(m.LabelFrames(f"label/{begun.frame_id}", (begun,)), "labeler-0")
     offered = (good.frame_id, dull.frame_id)
     state = replace(state, picked=(good, new), ranking=(new.frame_id, good.frame_id), offered=offered)
     state = requeued(config(overlap=OVERLAP), state)
@@ -102,7 +102,7 @@ def test_the_budget_and_the_queue_hold_whatever_labelers_began_meanwhile():
     history = (RoundRecord(0), RoundRecord(1, 1, selected=3), RoundRecord(2, 1))
     state = flowing(pending=begun, picked=fresh, ranking=tuple(r.frame_id for r in fresh), history=history, round=2)
     for record in begun:
-        state = state.issued(f"label/{record.frame_id}", "labeler-0")
+        state = state.issued(m.LabelFrames(f"label/{record.frame_id}", (record,)), "labeler-0")
     limited = config(overlap=OVERLAP, converge={"max_labels": 6})
     assert [r.frame_id for r in requeued(limited, state).pending[3:]] == [r.frame_id for r in fresh[:2]]  # 1 is paid
     assert len(requeued(config(overlap=OVERLAP), state).pending) == 3 + 4
@@ -111,7 +111,9 @@ def test_the_budget_and_the_queue_hold_whatever_labelers_began_meanwhile():
 def test_the_selection_is_told_what_waits_and_what_is_with_labelers():
     setup, layout = config(overlap=OVERLAP), plan_layout(config().ranks, 4)
     begun, queued, initial = waiting(1), waiting(2), waiting(3, number=0)
-    state = started(phase=SELECT, pending=(begun, queued, initial)).issued(f"label/{begun.frame_id}", "labeler-0")
+    state = started(phase=SELECT, pending=(begun, queued, initial)).issued(
+        m.LabelFrames(f"label/{begun.frame_id}", (begun,)), "labeler-0"
+    )
     order = next(order for _, order in plan(setup, state, layout) if isinstance(order, m.Select))
     assert order.again == (queued,)
     assert {record.frame_id for record in order.reference} == {begun.frame_id, initial.frame_id}
@@ -123,10 +125,10 @@ def test_a_run_without_explorers_labels_what_was_picked_and_trains_on_all_of_it(
     state = started(phase=EXPLORE, train_ids=("a:pbe",), pending=(waiting(5),), fresh=("b:pbe",))
     state = replace(state, missing=frozenset({EXPLORER}))
     assert kinds(plan(setup, state, layout)) == ["LabelFrames"]
-    at_work = state.issued(f"label/{waiting(5).frame_id}", "labeler-0")
+    at_work = state.issued(m.LabelFrames("label/5", (waiting(5),)), "labeler-0")
     assert kinds(plan(setup, at_work, layout)) == [] and useful(at_work)
     assert kinds(plan(setup, replace(state, pending=()), layout)) == ["Train"]
-    over = replace(state, pending=(), fresh=()).issued("explore/1/Cu-0", "explorer-0")
+    over = replace(state, pending=(), fresh=()).issued(bare(m.Explore, "explore/1/Cu-0"), "explorer-0")
     assert kinds(plan(setup, over, layout)) == [] and not useful(over)
 
 
@@ -147,7 +149,7 @@ def with_labels(state, errors, missing=0):
     state = replace(state, pending=tuple(replace(item, label=None) for item in records))
     by_id = {record.label_id: record for record in records}
     for record in records[missing:]:
-        state = state.issued(f"label/{record.frame_id}", "labeler-0")
+        state = state.issued(m.LabelFrames(f"label/{record.frame_id}", (record,)), "labeler-0")
         answer = m.Labelled(f"label/{record.frame_id}", 1.0, (m.LabelOutcome(record),))
         state = apply(setup, state, answer, lambda ids: [by_id[key] for key in ids])
     return state
@@ -165,7 +167,7 @@ def test_a_model_is_judged_by_its_own_frames_without_the_slowest():
 
 def test_the_last_labels_can_make_a_run_that_reached_a_limit_converged():
     state = with_labels(started(phase=DRAIN, ended="max_rounds", train_ids=("a:pbe",)), 0.05)
-    state = replace(state.issued("train/1", "trainer-0"), training=state.fresh)
+    state = replace(state.issued(bare(m.Train, "train/1"), "trainer-0"), training=state.fresh)
     setup = config(overlap=OVERLAP)
     state = apply(setup, state, m.Trained("train/1", 1.0, m.ModelRef(2, "c"), 1, 0.5), lambda ids: [])
     assert (state.phase, state.ended) == (EVALUATE, "converged")
@@ -196,7 +198,7 @@ def test_a_team_that_has_told_of_its_absence_is_not_waited_for():
     setup = config()
     state = started(phase=SELECT)
     for team in ("explorer-0", "explorer-1"):
-        state = state.issued(f"select/1.0/{team}", team)
+        state = state.issued(bare(m.Select, f"select/1.0/{team}"), team)
     state = apply(setup, state, m.Unselected("select/1.0/explorer-1", 1.0, "", "over"), lambda ids: [])
     report = m.SelectReport(3, {}, (), False, (), ("explorer-1",))
     state = apply(setup, state, m.Selected("select/1.0/explorer-0", 1.0, (), report), lambda ids: [])
@@ -215,7 +217,7 @@ def test_a_drained_run_trains_on_what_is_left_and_is_evaluated():
     state = flow(setup, state)
     assert (state.phase, state.ended) == (DRAIN, "max_rounds")
     assert kinds(plan(setup, state, layout)) == ["Train"]
-    state = replace(state.issued("train/1", "trainer-0"), training=("b:pbe",))
+    state = replace(state.issued(bare(m.Train, "train/1"), "trainer-0"), training=("b:pbe",))
     assert flow(setup, state).phase == DRAIN
     state = apply(setup, state, m.Trained("train/1", 1.0, m.ModelRef(2, "c"), 1, 0.5), lambda ids: [])
     assert state.phase == EVALUATE

@@ -15,6 +15,7 @@ from rich.console import Console
 from test_roles import config, started
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.cli.main import main
 from pfdhpc.errors import EXIT_COMPLETE, EXIT_INCOMPLETE
 from pfdhpc.parallel.layout import plan_layout
@@ -88,7 +89,7 @@ def test_the_share_at_work_follows_the_orders(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(run_recorder.time, "monotonic", lambda: now[0])
     load = run_recorder.Workload(plan_layout(config(ranks={"labeler": {"teams": 2}}).ranks, 5))
-    state = started(phase=LABEL).issued("label/a", "labeler-0")
+    state = started(phase=LABEL).issued(m.LabelFrames("label/a", ()), "labeler-0")
     for seconds, running in ((0.0, state), (10.0, state), (10.0, replace(state, running={}))):
         now[0] += seconds
         load.note(running)

@@ -6,6 +6,7 @@ import pytest
 from test_loop import fingerprint
 from toys import ToyRun, make_config
 
+from pfdhpc import messages as m
 from pfdhpc.errors import EXIT_BUG, EXIT_COMPLETE, EngineLost
 from pfdhpc.roles import worker
 from pfdhpc.store.status import read_status
@@ -93,6 +94,6 @@ def test_a_resignation_is_an_answer_with_the_reason(tmp_path):
         def handle(self, order):
             raise EngineLost(REASON)
 
-    order = type("Order", (), {"order_id": "label/x"})()
+    order = m.LabelFrames("label/x", ())
     answer = worker.work(run.layout.teams[0], Gone(), order)
     assert (type(answer).__name__, answer.order_id, answer.reason) == ("Resigned", "label/x", REASON)

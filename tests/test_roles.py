@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import bare
 
 from pfdhpc import messages as m
 from pfdhpc.config import parse
@@ -74,7 +75,7 @@ def run_orders(setup, state, layout, answer):
         if not orders:
             return state
         for team, order in orders:
-            state = state.issued(order.order_id, team.name)
+            state = state.issued(order, team.name)
         for _, order in orders:
             state = apply(setup, state, answer(order), lambda ids: [])
     raise AssertionError("the policy never stops asking")
@@ -90,7 +91,7 @@ def test_exploration_gives_each_replica_to_one_idle_team_and_waits_for_all():
         ("explorer-1", "Cu-1"),
     ]
     for team, order in first:
-        state = state.issued(order.order_id, team.name)
+        state = state.issued(order, team.name)
     assert plan(setup, state, layout) == []
     state = apply(setup, state, m.Explored(first[0][1].order_id, 1.0, "Cu-0", b"end", 100, 5, ""), None)
     assert [order.task.replica for _, order in plan(setup, state, layout)] == ["Cu-2"]
@@ -98,7 +99,7 @@ def test_exploration_gives_each_replica_to_one_idle_team_and_waits_for_all():
 
 
 def test_an_answer_is_filed_once():
-    setup, state = config(), started().issued("explore/1/Cu-0", "explorer-0")
+    setup, state = config(), started().issued(bare(m.Explore, "explore/1/Cu-0"), "explorer-0")
     answer = m.Explored("explore/1/Cu-0", 1.0, "Cu-0", b"", 100, 5, "")
     once = apply(setup, state, answer, None)
     assert apply(setup, once, answer, None) == once
@@ -108,7 +109,7 @@ def test_a_replica_is_restarted_by_its_guard_and_retired_when_that_never_ends():
     setup, state = config(explore={"steps": 100, "max_restarts": 1}), started()
     for segment in range(2):
         order_id = f"explore/1/Cu-{segment}"
-        state = replace(state, explored=()).issued(order_id, "explorer-0")
+        state = replace(state, explored=()).issued(bare(m.Explore, order_id), "explorer-0")
         state = apply(setup, state, m.Explored(order_id, 1.0, "Cu-0", None, 10, 0, "temperature"), None)
     replica = state.replicas[0]
     assert replica.restarts == 2 and replica.retired and replica.state is None
@@ -123,7 +124,7 @@ def test_order_of_answers_does_not_matter():
     def outcome(order):
         state = started(phase=LABEL, pending=pending)
         for record in pending:
-            state = state.issued(f"label/{record.frame_id}", "labeler-0")
+            state = state.issued(m.LabelFrames(f"label/{record.frame_id}", (record,)), "labeler-0")
         for index in order:
             done = m.LabelOutcome(records[index])
             answer = m.Labelled(f"label/{records[index].frame_id}", 1.0, (done,))
@@ -138,7 +139,7 @@ def test_order_of_answers_does_not_matter():
 
 def test_rejected_frames_are_counted_and_never_asked_for_again():
     setup, record = config(), replace(labelled(1), label=None)
-    state = started(phase=LABEL, pending=(record,)).issued("label/a", "labeler-0")
+    state = started(phase=LABEL, pending=(record,)).issued(m.LabelFrames("label/a", ()), "labeler-0")
     state = apply(setup, state, m.Labelled("label/a", 1.0, (m.LabelOutcome(record, "SCF"),)), lambda ids: [])
     assert state.history[1].rejected == 1 and state.refused == (record.frame_id,)
     assert state.phase == EXPLORE and state.round == 2  # nothing to train on
@@ -151,12 +152,12 @@ def test_a_finished_round_trains_and_the_run_ends_when_the_criteria_hold():
     records = [labelled(seed, error=0.05) for seed in range(4)]
     state = started(phase=LABEL, pending=tuple(records))
     for record in records:
-        state = state.issued(f"label/{record.frame_id}", "labeler-0")
+        state = state.issued(m.LabelFrames(f"label/{record.frame_id}", (record,)), "labeler-0")
         answer = m.Labelled(f"label/{record.frame_id}", 1.0, (m.LabelOutcome(record),))
         state = apply(setup, state, answer, lambda ids: [r for r in records if r.label_id in ids])
     ((team, order),) = plan(setup, state, layout)
     assert isinstance(order, m.Train) and order.parent == m.ModelRef(1, "b") and not order.first
-    state = state.issued(order.order_id, team.name)
+    state = state.issued(order, team.name)
     state = apply(setup, state, m.Trained(order.order_id, 1.0, m.ModelRef(2, "c"), 9, 0.9), None)
     assert (state.phase, state.ended) == (EVALUATE, "converged")
     assert isinstance(plan(setup, state, layout)[0][1], m.Evaluate)
@@ -164,7 +165,7 @@ def test_a_finished_round_trains_and_the_run_ends_when_the_criteria_hold():
 
 def test_limits_end_the_run_and_are_not_called_convergence():
     setup = config(converge={"force_rmse": 1e-9, "max_rounds": 1})
-    state = started(phase=TRAIN, fresh=("y:pbe",)).issued("train/1", "trainer-0")
+    state = started(phase=TRAIN, fresh=("y:pbe",)).issued(bare(m.Train, "train/1"), "trainer-0")
     state = apply(setup, state, m.Trained("train/1", 1.0, m.ModelRef(2, "c"), 9, 0.9), None)
     assert state.ended == "max_rounds"
 
@@ -187,14 +188,14 @@ def test_a_lost_team_leaves_its_work_to_others():
     layout = plan_layout(setup.ranks, 6)
     state = started()
     for team, order in plan(setup, state, layout):
-        state = state.issued(order.order_id, team.name)
+        state = state.issued(order, team.name)
     state = lose(setup, state, "explorer-1", lambda ids: [])
     state = apply(setup, state, m.Explored("explore/1/Cu-0", 1.0, "Cu-0", b"", 100, 5, ""), None)
     assert [(team.name, order.task.replica) for team, order in plan(setup, state, layout)] == [("explorer-0", "Cu-1")]
 
 
 def test_a_failed_training_ends_the_run_with_its_reason():
-    state = started(phase=TRAIN, fresh=("y:pbe",)).issued("train/1", "trainer-0")
+    state = started(phase=TRAIN, fresh=("y:pbe",)).issued(bare(m.Train, "train/1"), "trainer-0")
     state = apply(config(), state, m.Failed("train/1", 1.0, "loss is nan"), None)
     assert "loss is nan" in state.failure
 
@@ -271,7 +272,7 @@ def test_lines_on_the_terminal_show_any_text_as_it_is(capsys):
 
     setup, record = config(), replace(labelled(1), label=None)
     narrator = EventLog(setup, RunFolder(HERE.parent), plan_layout(setup.ranks, 4))
-    before = started(phase=LABEL, pending=(record,)).issued("label/a", "labeler-0")
+    before = started(phase=LABEL, pending=(record,)).issued(m.LabelFrames("label/a", ()), "labeler-0")
     answer = m.Labelled("label/a", 1.0, (m.LabelOutcome(record, "SCF [/bold] failed [ranks]"),))
     narrator.event(before, apply(setup, before, answer, lambda ids: []), answer)
     assert "rejected: SCF [/bold] failed [ranks]" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 from ase.build import bulk
 from selections import make_order, make_records
 from test_roles import config, labelled, started
+from toys import bare
 
 from pfdhpc import messages as m
 from pfdhpc.config.select import DescriptorSection, SelectSection
@@ -158,7 +159,7 @@ def test_a_selection_that_came_to_nothing_is_made_again_without_the_missing_team
     layout = plan_layout(setup.ranks, 7)
     state = started(phase=SELECT)
     for team, order in plan(setup, state, layout):
-        state = state.issued(order.order_id, team.name)
+        state = state.issued(order, team.name)
     for team, absent in (("explorer-0", "explorer-2"), ("explorer-1", "")):
         state = apply(setup, state, unselected(f"select/1.0/{team}", absent), lambda ids: [])
     again = plan(setup, state, layout)
@@ -168,7 +169,7 @@ def test_a_selection_that_came_to_nothing_is_made_again_without_the_missing_team
     ]
     assert list(again[0][1].participants) == ["explorer-0", "explorer-1"]
     for team, order in again:
-        state = state.issued(order.order_id, team.name)
+        state = state.issued(order, team.name)
     report = m.SelectReport(5, {}, (1.0,), False)
     state = apply(setup, state, m.Selected("select/1.1/explorer-1", 1.0, (), None), lambda ids: [])
     picked = (replace(labelled(3), label=None, labelling=None),)
@@ -186,7 +187,7 @@ def test_selections_are_not_repeated_for_ever():
         orders = plan(setup, state, layout)
         assert orders  # never a phase in which nothing is asked
         for team, order in orders:
-            state = state.issued(order.order_id, team.name)
+            state = state.issued(order, team.name)
         for team, order in orders:
             other = next(name for name in ("explorer-0", "explorer-1") if name != team.name)
             state = apply(setup, state, unselected(order.order_id, other), lambda ids: [])
@@ -207,7 +208,7 @@ def test_the_state_knows_the_species_of_systems_and_given_frames(tmp_path):
 def test_a_run_is_not_saturated_while_a_late_team_may_have_something_new():
     setup = config(ranks={"explorer": {"teams": 2}})
     for absent, saturated in (((), True), (("explorer-1",), False)):
-        state = started(phase=SELECT).issued("select/1.0/explorer-0", "explorer-0")
+        state = started(phase=SELECT).issued(bare(m.Select, "select/1.0/explorer-0"), "explorer-0")
         report = m.SelectReport(5, {}, (), True, absent=absent)
         state = apply(setup, state, m.Selected("select/1.0/explorer-0", 1.0, (), report), lambda ids: [])
         assert state.history[1].saturated == saturated
@@ -226,7 +227,7 @@ def test_partial_picks_of_a_selection_without_an_outcome_are_not_labelled():
     setup = config(ranks={"explorer": {"teams": 2}})
     state = started(phase=SELECT)
     for team in ("explorer-0", "explorer-1"):
-        state = state.issued(f"select/1.0/{team}", team)
+        state = state.issued(bare(m.Select, f"select/1.0/{team}"), team)
     picked = (replace(labelled(3), label=None, labelling=None),)
     state = apply(setup, state, m.Selected("select/1.0/explorer-1", 1.0, picked, None), lambda ids: [])
     state = apply(setup, state, m.Failed("select/1.0/explorer-0", 1.0, "a reason"), lambda ids: [])

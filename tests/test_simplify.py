@@ -12,6 +12,7 @@ from ase.io import read, write
 from toys import ToyRun
 from toys import make_config as copper
 
+from pfdhpc import messages as m
 from pfdhpc.cli.main import main
 from pfdhpc.config import parse
 from pfdhpc.data import Frame, Label
@@ -183,7 +184,7 @@ def at_once(run):
     counts, tell = [], run.context.listener.event
 
     def event(before, after, message):
-        counts.append(sum(order_id.startswith("train/") for order_id in before.running))
+        counts.append(sum(isinstance(item.order, m.Train) for item in before.running.values()))
         tell(before, after, message)
 
     run.context.listener.event = event

@@ -88,7 +88,7 @@ class ToyTrainer:
             ids = (*order.old_ids, *order.new_ids, *order.validation_ids)
             assert all(key in self.records for key in ids)
             text = json.dumps([order.parent.digest, ids, order.seed])
-            return m.Trained(order.order_id, 0.1, self._publish(order.version, text), 1, 0.1)
+            return m.Trained(order.order_id, 0.1, self._publish(order.version, text), 1, 0.1, member=order.member)
         labels = [self.records[key].label for key in order.test_ids]
         worse = tuple(Label(item.energy, item.forces + 0.2, item.virial) for item in labels)
         better = tuple(Label(item.energy, item.forces + 0.05, item.virial) for item in labels)
@@ -98,6 +98,13 @@ class ToyTrainer:
         path = self.folder.scratch("toy") / f"{version}-{threading.get_ident()}.pt"  # teams train side by side
         path.write_text(text)
         return m.ModelRef(version, self.folder.publish(path, path))
+
+
+def bare(kind, order_id):
+    """An order of some kind without its content, where only its being under way counts."""
+    order = object.__new__(kind)
+    object.__setattr__(order, "order_id", order_id)
+    return order
 
 
 class Deaf:

@@ -28,7 +28,6 @@ from .answers import (
     Unselected,
 )
 from .orders import (
-    LABEL,
     CallOff,
     Evaluate,
     Explore,
@@ -43,9 +42,7 @@ from .orders import (
     Simulate,
     Train,
     Trajectory,
-    frames_of,
     label_order_id,
-    member_of,
     segment_order_id,
 )
 
@@ -85,9 +82,6 @@ __all__ = [
     "Simulate",
     "Train",
     "Trajectory",
-    "frames_of",
     "label_order_id",
-    "member_of",
     "segment_order_id",
-    "LABEL",
 ]

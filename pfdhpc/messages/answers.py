@@ -147,6 +147,7 @@ class Trained(Answer):
     curve: tuple[dict[str, float], ...] = ()
     begun_at: int = 0  # the step it went on from, where an earlier job was killed in it
     notes: Mapping[str, str] = field(default_factory=dict)  # what the user must know of the labels, by what it is about
+    member: int = 0  # of the committee, in a simplify run
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
+from hashlib import blake2b
+from typing import ClassVar
 
 from ..data import Frame, Record
 from ..engines.base import SegmentTask
@@ -17,23 +19,32 @@ class ModelRef:
     digest: str
 
 
-LABEL = "label/"
-"""How the ids of label orders begin."""
-
-
 @dataclass(frozen=True)
 class Order:
+    """Work for a team. ``order_id`` is compared, never parsed; it begins with ``kind``, the state in the ledgers."""
+
+    kind: ClassVar[str]
+
     order_id: str
+
+    @property
+    def frame_ids(self) -> tuple[str, ...]:
+        """The frames that are being labelled."""
+        return ()
 
 
 @dataclass(frozen=True)
 class ImportParent(Order):
     """Take the branch out of the pre-trained checkpoint and publish it as model 0."""
 
+    kind = "import"
+
 
 @dataclass(frozen=True)
 class Explore(Order):
     """Run one segment of one replica; the candidates stay with the team."""
+
+    kind = "explore"
 
     round: int
     model: ModelRef
@@ -47,6 +58,8 @@ class Explore(Order):
 class Scan(Order):
     """Judge a chunk of the pool by a committee, the first of which predicts; the candidates stay with the team."""
 
+    kind = "explore"
+
     round: int
     replica: str  # the name of the chunk
     models: tuple[ModelRef, ...]
@@ -58,6 +71,8 @@ class Scan(Order):
 @dataclass(frozen=True)
 class Select(Order):
     """Reduce over the participants' candidates of a round; each sends back what was picked of its own."""
+
+    kind = "select"
 
     round: int
     participants: dict[str, int]  # team -> leader rank; the first one is the root of the reduction
@@ -79,20 +94,23 @@ class Select(Order):
 
 
 def label_order_id(records: Sequence[Record]) -> str:
-    """The id of the order to label some frames, which names them."""
-    return LABEL + "+".join(record.frame_id for record in records)
-
-
-@lru_cache(maxsize=2**16)  # it is asked of all orders under way at every message
-def frames_of(order_id: str) -> tuple[str, ...]:
-    """The frames that the id of a label order names; none of other orders."""
-    return tuple(order_id.removeprefix(LABEL).split("+")) if order_id.startswith(LABEL) else ()
+    """The id of the order to label some frames: the frame's own, or a digest of those of several."""
+    ids = [record.frame_id for record in records]
+    return f"label/{ids[0] if len(ids) == 1 else blake2b('+'.join(ids).encode(), digest_size=16).hexdigest()}"
 
 
 @dataclass(frozen=True)
 class LabelFrames(Order):
+    """Label some frames."""
+
+    kind = "label"
+
     records: tuple[Record, ...]
     teacher: ModelRef | None = None  # labels by this model; None: by the engine of [label]
+
+    @cached_property  # it is asked of all orders under way at every message
+    def frame_ids(self) -> tuple[str, ...]:
+        return tuple(record.frame_id for record in self.records)
 
 
 @dataclass(frozen=True)
@@ -117,17 +135,18 @@ def segment_order_id(trajectory: Trajectory) -> str:
 class Simulate(Order):
     """The next segment of a trajectory."""
 
+    kind = "aimd"
+
     trajectory: Trajectory
     seed: int
 
 
-def member_of(order_id: str) -> int:
-    """Which member of a committee the order to train it is about: ``train/<round>/<member>``."""
-    return int(order_id.split("/")[2])
-
-
 @dataclass(frozen=True)
 class Train(Order):
+    """Train a model on the labels so far."""
+
+    kind = "train"
+
     round: int
     version: int  # of the model this makes
     parent: ModelRef | None  # None: a student, from scratch
@@ -147,6 +166,8 @@ class Train(Order):
 class Evaluate(Order):
     """A part of the evaluation: predict frames with the parent and, those that never train, with the final model."""
 
+    kind = "evaluate"
+
     parent: ModelRef | None  # None: a student had none
     final: ModelRef
     train_ids: tuple[str, ...]  # to these the parent's energies will be aligned
@@ -161,6 +182,8 @@ class Evaluate(Order):
 class Probe(Order):
     """Run the teacher and the model for production in LAMMPS: how fast they are, and whether the latter holds."""
 
+    kind = "probe"
+
     teacher: ModelRef
     student: ModelRef
     frame: Frame
@@ -172,11 +195,15 @@ class Probe(Order):
 class CallOff(Order):
     """The order of this id is not wanted any more: a program it runs has so many seconds to end; no other answer."""
 
+    kind = "call off"
+
     seconds: float
 
 
 @dataclass(frozen=True)
 class Shutdown(Order):
     """The job ends with this exit code, the same on all ranks; no answer."""
+
+    kind = "shutdown"
 
     code: int

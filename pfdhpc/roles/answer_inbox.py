@@ -66,7 +66,7 @@ class AnswerInbox:
         run.state = replace(run.state, late=run.state.late - {team.name})
         if isinstance(answer, m.Resigned):
             self._watch.take_leave(team, answer)
-        elif run.state.running.get(answer.order_id) == team.name:
+        elif answer.order_id in run.state.running and run.state.running[answer.order_id].team == team.name:
             self.apply(answer)
         else:
             run.sent.pop(answer.order_id, None)
@@ -80,8 +80,7 @@ class AnswerInbox:
             run.selection_told = time.monotonic()
         sent = run.sent.pop(answer.order_id, None)
         if sent is not None:
-            kind = answer.order_id.split("/")[0]
             seconds = time.monotonic() - sent.at - answer.seconds
-            run.overheads.setdefault(kind, []).append(seconds)
-            run.state = delayed(run.state, answer.order_id, seconds)
+            run.overheads.setdefault(sent.order.kind, []).append(seconds)
+            run.state = delayed(run.state, sent.order.kind, seconds)
         run.listener.event(before, run.state, answer)

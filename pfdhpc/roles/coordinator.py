@@ -133,7 +133,7 @@ class Coordinator:
             with ledger().during("talk"):
                 run.channel.send(team.leader, self._delivery.complete(team.name, order, run.levels))
             run.state = run.state.sent(order, team.name)
-            run.sent[order.order_id] = Sent(team.name, time.monotonic())
+            run.sent[order.order_id] = Sent(order, team.name, time.monotonic())
 
     def _apply_known_labels(self) -> None:
         run = self.context
@@ -141,9 +141,9 @@ class Coordinator:
             return  # only at the start of the phase, fresh or resumed, can a label be there already
         known = tuple(filter(None, (run.commits.known(record, run.levels) for record in run.state.pending)))
         if known:
-            order_id = "label/known"
-            run.state = run.state.issued(order_id, "store")
-            self._inbox.apply(m.Labelled(order_id, 0.0, known))
+            order = m.LabelFrames("label/known", tuple(outcome.record for outcome in known))
+            run.state = run.state.issued(order, "store")
+            self._inbox.apply(m.Labelled(order.order_id, 0.0, known))
 
     def _break_off(self) -> None:
         """The end of a run that lacks teams of some role, when what was under way has been used."""

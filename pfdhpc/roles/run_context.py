@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..config import Config
 from ..engines.label.level_of_theory import Levels
+from ..messages import Order
 from ..parallel.channel import Channel
 from ..parallel.layout import Layout
 from ..report.snapshot import Listener, Snapshot
@@ -23,8 +24,9 @@ POLL = 0.25
 
 
 class Sent(NamedTuple):
-    """To which team an order went, and when (monotonic seconds)."""
+    """An order, the team it went to, and when (monotonic seconds)."""
 
+    order: Order
     team: str
     at: float
 

@@ -42,7 +42,7 @@ class Workload:
         now = time.monotonic()
         for role, count in self.at_work.items():
             self._spent[role] += count * (now - self._noted)
-        busy = Counter(self._role[team] for team in {*state.running.values()} & self._role.keys())
+        busy = Counter(self._role[team] for team in state.busy & self._role.keys())
         self.at_work, self._noted = {role: busy[role] for role in self.teams}, now
         if now - self._entries[-1][0] >= GRAIN:
             self._entries.append((now, dict(self._spent)))

@@ -75,6 +75,6 @@ class Shutdown:
         run.listener.say(f"{len(order_ids)} label orders are called off: their programs have {seconds:.0f} s to end")
         for team in run.layout.teams:
             for order_id in order_ids:
-                if run.state.running[order_id] == team.name:
+                if run.state.running[order_id].team == team.name:
                     run.channel.send(team.leader, m.CallOff(order_id, seconds))
         return time.monotonic() + min(seconds + LEAVE, 2 * run.stopping.farewell(math.inf))

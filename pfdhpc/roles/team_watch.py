@@ -8,7 +8,7 @@ from .. import messages as m
 from ..parallel.channel import Channel
 from ..parallel.layout import IDLE, TRAINER, Layout, Team
 from ..workflow.apply import lose
-from ..workflow.final_evaluation import KIND, patience
+from ..workflow.final_evaluation import patience
 from ..workflow.flexible_teams import unmanned
 from ..workflow.overlap import useful
 from ..workflow.state import DONE
@@ -46,8 +46,8 @@ class TeamWatch:
         """Give up the teams that have been silent for longer than their order may take."""
         run = self._run
         now = time.monotonic()
-        for order_id, (team, since) in list(run.sent.items()):
-            if team in run.state.lost or now - since <= self._patience(order_id):
+        for order_id, (order, team, since) in list(run.sent.items()):
+            if team in run.state.lost or now - since <= self._patience(order, team, since):
                 continue
             run.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
             self._give_up(team)
@@ -63,20 +63,20 @@ class TeamWatch:
             if useful(run.state):
                 run.listener.say(f"{run.state.broken}; what is under way is still used")
 
-    def _patience(self, order_id: str) -> float:
-        """Seconds an order may take."""
+    def _patience(self, order: m.Order, team: str, since: float) -> float:
+        """Seconds an order may take that was sent to a team at ``since`` (monotonic)."""
         run = self._run
         config = run.config
-        if order_id.startswith("aimd/"):
+        if isinstance(order, m.Simulate):
             calculations = (1 + config.init.aimd.interval) * (1 + len(config.label.retries))
             return 60 + 2 * config.label.timeout * calculations
-        if frames := m.frames_of(order_id):
+        if isinstance(order, m.LabelFrames):
             attempts = 1 + len(config.label.retries)
-            return 60 + 2 * config.label.timeout * attempts * len(frames)
-        if order_id.startswith(KIND) and not run.sent[order_id].team.startswith(TRAINER):
+            return 60 + 2 * config.label.timeout * attempts * len(order.records)
+        if isinstance(order, m.Evaluate) and not team.startswith(TRAINER):
             return min(patience(run.state), config.run.overdue)
-        if order_id.startswith("select/") and run.state.reported:  # the others have ended: so should this one
-            return run.selection_told - run.sent[order_id].at + 4 * config.select.patience
+        if isinstance(order, m.Select) and run.state.reported:  # the others have ended: so should this one
+            return run.selection_told - since + 4 * config.select.patience
         return config.run.overdue
 
 

@@ -67,7 +67,7 @@ class TrainerProgram:
         self._forget(order.round)  # the round is over when the coordinator has saved that: the next order tells
         return m.Trained(
             order.order_id, result.seconds, model, result.best_step, result.step_seconds, tuple(result.curve),
-            result.begun_at, dict(result.notes),
+            result.begun_at, dict(result.notes), order.member,
         )  # fmt: skip
 
     @property

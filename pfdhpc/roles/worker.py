@@ -59,7 +59,7 @@ def follow(team: Team, program: Program, members: Channel) -> int:
         order = _next(members)
         if isinstance(order, m.Shutdown):
             return order.code
-        with suppress(TaskError, InputError), ledger().during(kind_of(order)):
+        with suppress(TaskError, InputError), ledger().during(order.kind):
             program.handle(order)  # the leader reports what fails
 
 
@@ -75,7 +75,7 @@ def work(team: Team, program: Program, order: m.Order) -> m.Answer | m.Crashed:
     """Do one order; whatever happens becomes a message."""
     started = time.monotonic()
     try:
-        with ledger().during(kind_of(order)):
+        with ledger().during(order.kind):
             return program.handle(order)
     except TaskError as error:
         return m.Failed(order.order_id, time.monotonic() - started, str(error))
@@ -85,11 +85,6 @@ def work(team: Team, program: Program, order: m.Order) -> m.Answer | m.Crashed:
         return m.Resigned(order.order_id, time.monotonic() - started, str(error))
     except Exception:
         return m.Crashed(team.name, order.order_id, traceback.format_exc())
-
-
-def kind_of(order: m.Order) -> str:
-    """What a rank does that has an order: the state in its ledger."""
-    return order.order_id.split("/")[0]
 
 
 def answerer(team: Team, program: Program) -> Callable[[m.Order], m.Answer | m.Crashed | None]:

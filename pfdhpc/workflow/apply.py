@@ -24,9 +24,13 @@ MAX_ATTEMPTS = 3
 
 def apply(config: Config, state: RunState, answer: m.Answer, known: Lookup) -> RunState:
     """The state after an answer. An answer to an order that is not running is ignored."""
-    if answer.order_id not in state.running:
+    under_way = state.running.get(answer.order_id)
+    if under_way is None:
         return state
-    return _apply(answer, config, measured(config, state.settled(answer.order_id), answer), known)
+    state = measured(config, state.settled(answer.order_id), answer)
+    if isinstance(answer, m.Failed):
+        return _failed(answer, under_way.order, config, state, known)
+    return _apply(answer, config, state, known)
 
 
 @singledispatch
@@ -85,7 +89,7 @@ def _apply_selected(answer: m.Selected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), picked=(*state.picked, *answer.picked))
     if answer.report is not None:
         absent = frozenset(answer.report.absent)  # their candidates were not looked at
-        silent = absent & set(state.running.values())  # the others have said so themselves by now
+        silent = absent & state.busy  # the others have said so themselves by now
         state = replace(state, reported=True, late=state.late | silent, ranking=answer.report.picked)
         absent |= state.late
         state = _without(state, answer.report.absent).note(
@@ -105,20 +109,20 @@ def _new_picks(state: RunState, report: m.SelectReport) -> bool:
 @_apply.register
 def _apply_unselected(answer: m.Unselected, config, state, known):
     state = replace(state.spent("explorer", answer.seconds), unheard=True)
-    if answer.absent in state.running.values() and not state.reported:
+    if answer.absent in state.busy and not state.reported:
         state = replace(_without(state, (answer.absent,)), late=state.late | {answer.absent})
     return _selection_done(config, state, known)
 
 
 def _without(state: RunState, absent: tuple[str, ...]) -> RunState:
     """Nobody waits for the answers of teams the reduction left out."""
-    kept = {order_id: team for order_id, team in state.running.items() if team not in absent}
+    kept = {order_id: item for order_id, item in state.running.items() if item.team not in absent}
     return replace(state, running=kept)
 
 
 def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
     """When all have answered: the picks go on to be labelled; a selection without an outcome is made again."""
-    if state.phase != SELECT or any(order_id.startswith("select/") for order_id in state.running):
+    if state.phase != SELECT or state.runs(m.Select):
         return state
     again = not state.reported and (state.late or state.unheard) and state.attempt < MAX_ATTEMPTS
     state = replace(state, unheard=False)
@@ -135,7 +139,7 @@ def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
 
 def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
     """A team is given up: what it was working on is asked of others."""
-    selecting = any(name == team and key.startswith("select/") for key, name in state.running.items())
+    selecting = any(item.team == team and isinstance(item.order, m.Select) for item in state.running.values())
     state = replace(_without(state, (team,)), lost=state.lost | {team}, late=state.late - {team})
     if state.phase == PROBE:
         reason = f"{team} did not come back from the test"
@@ -182,7 +186,7 @@ def _apply_unlabelled(answer: m.Unlabelled, config, state, known):
 @_apply.register
 def _apply_awaiting(answer: m.Awaiting, config, state, known):
     """Patience is over, and nobody is at work on anything else: only people can help."""
-    at_work = [order_id for order_id in state.running if not m.frames_of(order_id)]  # others wait like this one
+    at_work = any(not item.order.frame_ids for item in state.running.values())  # others wait like this one
     if answer.idle < config.label.wait or at_work:
         return state
     where = f"put the results into {answer.folder}/done/<frame id>/, then submit again"
@@ -228,7 +232,7 @@ def _apply_trained(answer: m.Trained, config, state, known):
         state = state.warned(about, note)
     members: tuple = (answer.model,)
     if config.pool is not None:
-        members = state.with_member(m.member_of(answer.order_id), answer.model)
+        members = state.with_member(answer.member, answer.model)
         trained = replace(state.spent("trainer", answer.seconds), members=members)
         if trained.untrained(config.pool.models):
             return trained
@@ -266,19 +270,18 @@ def _apply_probed(answer: m.Probed, config, state, known):
     return replace(state.spent("explorer", answer.seconds), phase=DONE, production={**state.production, **found})
 
 
-@_apply.register
-def _apply_failed(answer: m.Failed, config, state, known):
+def _failed(answer: m.Failed, order: m.Order, config: Config, state: RunState, known: Lookup) -> RunState:
     """A failed segment costs its replica a restart, a failed selection its picks, a failed probe its figures;
     a failed training ends the run, and so does what would fail for all alike: a model that is damaged."""
-    kind, *rest = answer.order_id.split("/")
-    if kind == "probe":
+    if isinstance(order, m.Probe):
         return replace(state, phase=DONE, production={**state.production, "reason": answer.reason, "stable": False})
-    if kind == "aimd":
-        broken = m.Simulated(answer.order_id, answer.seconds, (), rest[0], None, int(rest[1]), 0, answer.reason)
+    if isinstance(order, m.Simulate):
+        name, step = order.trajectory.name, order.trajectory.step
+        broken = m.Simulated(answer.order_id, answer.seconds, (), name, None, step, 0, answer.reason)
         return _apply(broken, config, state, known)
-    if kind == "select" and not answer.fatal:
+    if isinstance(order, m.Select) and not answer.fatal:
         return _selection_done(config, state, known)
-    if answer.fatal or kind != "explore" or config.pool is not None:
+    if answer.fatal or not isinstance(order, m.Explore):
         return replace(state, failure=f"{answer.order_id}: {answer.reason}")
-    lost = m.Explored(answer.order_id, answer.seconds, rest[1], None, 0, 0, answer.reason)
+    lost = m.Explored(answer.order_id, answer.seconds, order.task.replica, None, 0, 0, answer.reason)
     return _apply(lost, config, state, known)

@@ -26,7 +26,6 @@ LOADING = 120.0
 """Seconds that may take before the team is given up."""
 COMPARED = 20
 """Frames on which a compressed model is compared with the plain one."""
-KIND = "evaluate"
 
 Lookup = Callable[[Sequence[str]], Sequence[Record]]
 """From label ids to labelled records, as the store gives them."""
@@ -40,7 +39,7 @@ def parts(config: Config, state: RunState) -> list[m.Evaluate]:
     orders = []
     for first in range(0, max(len(frames), 1), PART):
         ids = [tuple(key for kind, key in frames[first : first + PART] if kind == wanted) for wanted in range(3)]
-        order_id = f"{KIND}/{state.round}/{len(orders)}"
+        order_id = f"{m.Evaluate.kind}/{state.round}/{len(orders)}"
         orders.append(m.Evaluate(order_id, parent, state.model, *ids, state.teacher))
     if config.student is not None:
         orders[0] = replace(orders[0], train_ids=state.train_ids[-COMPARED:], product=True)

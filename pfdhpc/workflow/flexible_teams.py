@@ -28,7 +28,7 @@ def balanced(config: Config, state: RunState, layout: Layout) -> RunState:
         return state
     if state.phase in (INIT, LABEL) or not config.overlapped:
         return replace(state, turned=frozenset(flexible if state.phase in (INIT, LABEL) else ()))
-    busy = set(state.running.values())
+    busy = state.busy
     waiting = _waiting(state)
     away = state.lost | state.late
     labelers = sum(team.name not in away for team in layout.of_role(LABELER)) + len(state.turned - away)
@@ -49,11 +49,11 @@ def unmanned(layout: Layout, state: RunState) -> list[str]:
 
 def _waiting(state: RunState) -> int:
     """Frames no labeler has begun."""
-    begun = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
+    begun = state.with_labelers
     return sum(record.frame_id not in begun for record in state.pending)
 
 
 def _holds_candidates(state: RunState) -> bool:
     """Whether explorers may have candidates that no selection has seen: then none of them leaves."""
-    exploring = any(order_id.startswith(("explore/", "select/")) for order_id in state.running)
+    exploring = state.runs(m.Explore, m.Scan, m.Select)
     return state.phase == SELECT or (state.phase == EXPLORE and (exploring or bool(state.explored)))

@@ -31,19 +31,19 @@ def enough_new(config: Config) -> int:
 
 def queued(state: RunState) -> tuple:
     """Picked frames no labeler has begun, best first. The initial ones are not among them: they are always labelled."""
-    begun = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
+    begun = state.with_labelers
     return tuple(record for record in state.pending if record.origin.round > 0 and record.frame_id not in begun)
 
 
 def labelling(state: RunState) -> int:
     """Frames that labelers are at work on."""
-    begun = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
+    begun = state.with_labelers
     return sum(record.frame_id in begun for record in state.pending)
 
 
 def training(state: RunState) -> bool:
     """Whether the trainer is at work."""
-    return any(order_id.startswith("train/") for order_id in state.running)
+    return state.runs(m.Train)
 
 
 def training_due(config: Config, state: RunState) -> bool:
@@ -61,12 +61,12 @@ def training_due(config: Config, state: RunState) -> bool:
 
 def awaited(state: RunState) -> bool:
     """Whether labels are still to come in this job."""
-    return any(map(m.frames_of, state.running)) if {LABELER, TRAINER} & state.missing else bool(state.pending)
+    return bool(state.with_labelers) if {LABELER, TRAINER} & state.missing else bool(state.pending)
 
 
 def useful(state: RunState) -> bool:
     """Whether something is under way that a run without explorers, or without labelers, still takes in."""
-    return any(not order_id.startswith(("explore/", "select/")) for order_id in state.running)
+    return any(not isinstance(item.order, m.Explore | m.Scan | m.Select) for item in state.running.values())
 
 
 def flow(config: Config, state: RunState) -> RunState:

@@ -51,7 +51,9 @@ def shortage(config: Config, state: RunState, layout: Layout, left: float | None
 
     Empty if something is, or if something is under way that is worth waiting for.
     """
-    worth = [order_id for order_id in state.running if state.phase != EXPLORE or not order_id.startswith("explore/")]
+    worth = any(
+        state.phase != EXPLORE or not isinstance(item.order, m.Explore | m.Scan) for item in state.running.values()
+    )
     if left is None or worth:
         return ""
     wanted = plan(config, state, layout)
@@ -68,7 +70,7 @@ def seed_of(config: Config, *parts: object) -> int:
 
 
 def _idle(state: RunState, layout: Layout, role: str) -> Iterator[Team]:
-    busy = {*state.running.values(), *state.lost, *state.late}
+    busy = state.busy | state.lost | state.late
     return (team for team in layout.of_role(role) if team.name not in busy)
 
 
@@ -141,7 +143,7 @@ def _segment(config: Config, replica: Replica) -> SegmentTask:
 
 def _select(config: Config, state: RunState, layout: Layout):
     """The same order for every explorer team: the reduction runs among them."""
-    if state.picked or any(order_id.startswith("select/") for order_id in state.running):
+    if state.picked or state.runs(m.Select):
         return
     alive = [team for team in layout.of_role(EXPLORER) if team.name not in state.lost]
     teams = [team for team in alive if team.name not in state.late] or alive
@@ -214,7 +216,7 @@ def _init(config: Config, state: RunState, layout: Layout):
         return seed_of(config, *parts)
 
     for team, order in aimd.orders(config, state.aimd, state.running, _idle(state, layout, LABELER), seed):
-        state = state.issued(order.order_id, team.name)
+        state = state.issued(order, team.name)
         yield team, order
     yield from _label(config, state, layout)
 
@@ -223,8 +225,8 @@ def _label(config: Config, state: RunState, layout: Layout):
     idle = list(_idle(state, layout, LABELER))
     if not idle or not state.pending:
         return
-    with_labelers = {frame_id for order_id in state.running for frame_id in m.frames_of(order_id)}
-    waiting = (record for record in state.pending if record.frame_id not in with_labelers)
+    begun = state.with_labelers
+    waiting = (record for record in state.pending if record.frame_id not in begun)
     size = len(state.pending) if config.label.type == "offline" else config.label.batch
     for team in idle:
         batch = tuple(islice(waiting, size))

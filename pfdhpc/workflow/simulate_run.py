@@ -24,7 +24,7 @@ from .apply import apply
 from .flexible_teams import balanced
 from .plan import plan
 from .state import DONE, IMPORT, Replica, RunState
-from .time_forecast import KEPT, late, steps_of_round
+from .time_forecast import KEPT, LATE, steps_of_round
 
 SERVICE, PER_TEAM = 1.2e-3, 3.5e-7
 """Seconds the coordinator spends on an order or an answer, its label's way to the disk included, and more of them for
@@ -76,7 +76,7 @@ def simulate(config: Config, start: RunState, layout: Layout, seed: int = 0, pic
             free, messages = free + each, messages + 1
             answer = world.answer(order, state)
             busy[team.name] += answer.seconds
-            after = answer.seconds + world.draw(state, late(order.order_id))
+            after = answer.seconds + world.draw(state, LATE + order.kind)
             heapq.heappush(arriving, (free + after, messages, answer))
             state = state.sent(order, team.name)
         if not arriving or state.failure:
@@ -201,7 +201,7 @@ def _answer_train(order: m.Train, world, state):
     steps = steps_of_round(world.config, order.round)
     step = steps * world.draw(state, "train.step")
     model = m.ModelRef(order.version, str(order.version))
-    return m.Trained(order.order_id, world.draw(state, "train.rest") + step, model, 0, step)
+    return m.Trained(order.order_id, world.draw(state, "train.rest") + step, model, 0, step, member=order.member)
 
 
 @_answer.register

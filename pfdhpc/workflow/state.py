@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from ..data import Frame, Record
 from ..data.error_metrics import ErrorTable
@@ -65,6 +66,13 @@ class RoundRecord:
     failed: int = 0
 
 
+class Running(NamedTuple):
+    """An order under way, and the team at work on it."""
+
+    order: Order
+    team: str
+
+
 @dataclass(frozen=True)
 class RunState:
     phase: str = IMPORT
@@ -113,7 +121,7 @@ class RunState:
     broken: str = ""  # why it cannot go on, though what is under way is still of use
     missing: frozenset[str] = frozenset()  # the roles it is broken for want of
     standstill: str = ""  # what it waits for that this job will not see
-    running: Mapping[str, str] = field(default_factory=dict)  # order id -> team
+    running: Mapping[str, Running] = field(default_factory=dict)  # by order id
     lost: frozenset[str] = frozenset()  # teams given up
     late: frozenset[str] = frozenset()  # teams that missed a selection and have not been heard of since
     attempt: int = 0  # selections of this round that did not come about
@@ -214,17 +222,31 @@ class RunState:
         total = {**self.seconds, role: self.seconds.get(role, 0.0) + seconds}
         return replace(self, seconds=total, progress=self.progress + 1)
 
+    @property
+    def busy(self) -> frozenset[str]:
+        """Teams at work on an order."""
+        return frozenset(item.team for item in self.running.values())
+
+    @property
+    def with_labelers(self) -> frozenset[str]:
+        """Frame ids that labelers are at work on."""
+        return frozenset(chain.from_iterable(item.order.frame_ids for item in self.running.values()))
+
+    def runs(self, *kinds: type[Order]) -> bool:
+        """Whether an order of one of these kinds is under way."""
+        return any(isinstance(item.order, kinds) for item in self.running.values())
+
     def settled(self, order_id: str) -> "RunState":
         running = {**self.running}
         running.pop(order_id, None)
         return replace(self, running=running)
 
-    def issued(self, order_id: str, team: str) -> "RunState":
-        return replace(self, running={**self.running, order_id: team})
+    def issued(self, order: Order, team: str) -> "RunState":
+        return replace(self, running={**self.running, order.order_id: Running(order, team)})
 
     def sent(self, order: Order, team: str) -> "RunState":
         """An order is on its way to a team: what it is about is remembered, as its answer comes to another state."""
-        state = self.issued(order.order_id, team)
+        state = self.issued(order, team)
         if isinstance(order, Train):
             return replace(state, training=order.fresh_ids)
         if isinstance(order, Select) and order.again:

@@ -13,7 +13,7 @@ from statistics import median
 from .. import messages as m
 from ..config import Config
 from ..parallel.layout import EXPLORER, Layout, Team
-from .final_evaluation import KIND, seconds_left
+from .final_evaluation import seconds_left
 from .state import RunState
 
 KEPT = 15
@@ -38,14 +38,9 @@ def measured(config: Config, state: RunState, answer: m.Answer) -> RunState:
     return _with_durations(state, costs)
 
 
-def delayed(state: RunState, order_id: str, seconds: float) -> RunState:
-    """The state that remembers what an order took beside the work on it: on its way, published, written to the disk."""
-    return _with_durations(state, [(_key(state, late(order_id)), max(0.0, seconds))])
-
-
-def late(order_id: str) -> str:
-    """The kind of such a duration."""
-    return LATE + order_id.split("/")[0]
+def delayed(state: RunState, kind: str, seconds: float) -> RunState:
+    """The state that remembers what an order of a kind took beside the work: on its way, published, written to disk."""
+    return _with_durations(state, [(_key(state, LATE + kind), max(0.0, seconds))])
 
 
 def _with_durations(state: RunState, costs: Iterable[Cost]) -> RunState:
@@ -120,7 +115,7 @@ def _costs_imported(answer: m.Imported, config, state):
 
 @_costs.register
 def _costs_evaluated(answer: m.Evaluated, config, state):
-    yield KIND, answer.seconds
+    yield m.Evaluate.kind, answer.seconds
 
 
 def _key(state: RunState, kind: str) -> str:
@@ -183,13 +178,12 @@ def labels_under_way(state: RunState) -> dict[str, float | None]:
     """Running orders for labels, segments of dynamics among them, and the forecast of each from its beginning."""
     pending = {record.frame_id: record for record in state.pending}
     costs: dict[str, float | None] = {}
-    for order_id in state.running:
-        if ids := m.frames_of(order_id):
-            each = [label_seconds(state, len(pending[key].frame)) for key in ids if key in pending]
+    for order_id, (order, _) in state.running.items():
+        if isinstance(order, m.Simulate):
+            costs[order_id] = _segment_seconds(state, order.trajectory)
+        elif isinstance(order, m.LabelFrames):
+            each = [label_seconds(state, len(pending[key].frame)) for key in order.frame_ids if key in pending]
             costs[order_id] = None if None in each else sum(each)
-    going = {m.segment_order_id(item): item for item in state.aimd}
-    for order_id in going.keys() & state.running.keys():
-        costs[order_id] = _segment_seconds(state, going[order_id])
     return costs
 
 
@@ -255,7 +249,7 @@ def cost(config: Config, state: RunState, layout: Layout, order: m.Order) -> flo
     """Seconds until an order bears fruit: its own, but for segments and evaluations those of all that a stop loses."""
     if isinstance(order, m.Explore | m.Scan):
         return exploration_seconds(config, state, layout)
-    if isinstance(order, m.Evaluate) and (each := typical(state, KIND)) is not None:
+    if isinstance(order, m.Evaluate) and (each := typical(state, m.Evaluate.kind)) is not None:
         return seconds_left(config, state, layout, each)
     return forecast(order, config, state)
 

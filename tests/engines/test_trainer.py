@@ -370,8 +370,7 @@ def test_the_parent_is_compared_as_it_would_be_with_its_bias_aligned(program, tr
     asked = m.Evaluate("evaluate/0/0", parent, parent, ids[:3], ids[3:], records=order.records)
     state = RunState(
         phase=EVALUATE, models=(parent,), train_ids=ids[:3], test_ids=ids[3:], history=(RoundRecord(0),),
-        running={"evaluate/0/0": "trainer-0"},
-    )  # fmt: skip
+    ).issued(asked, "trainer-0")  # fmt: skip
     state = apply(team._config, state, team.handle(asked), lambda keys: [records[key] for key in keys])
     task = later_round(folder.checkpoint(parent.digest), tmp_path, first=True, old=(), steps=0)
     result = trainer.train(replace(task, new=tuple(records[key] for key in ids[:3])))

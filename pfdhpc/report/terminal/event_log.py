@@ -161,8 +161,7 @@ class EventLog:
     @_tell.register
     def _tell_trained(self, message: m.Trained, before: RunState, after: RunState) -> None:
         if after.members or after.committee:
-            member = m.member_of(message.order_id)
-            self._line(before, "train", f"member {member} of the committee, {message.seconds:.1f} s")
+            self._line(before, "train", f"member {message.member} of the committee, {message.seconds:.1f} s")
         if after.members:
             return
         text = f"model {message.model.version} from {len(after.train_ids)} frames, best step {message.best_step},"

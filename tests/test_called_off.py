@@ -62,7 +62,7 @@ def test_programs_that_will_not_be_done_end_tidily_and_their_frames_are_labelled
     begin = time.monotonic()
     assert run.run() == EXIT_INCOMPLETE
     assert time.monotonic() - begin < 15
-    assert not run.state.running, "nobody is inside a task: the job ends as it should, not by an abort"
+    assert not run.state.job.running, "nobody is inside a task: the job ends as it should, not by an abort"
     assert len(run.store) == 0 and not run.store.rejected() and len(run.state.pending) == 2
     assert outputs(run) and all("aborting job" in text for text in outputs(run))
     assert run.coordinator.dismiss(0) or not threads
@@ -88,7 +88,7 @@ def test_a_label_whose_forecast_does_not_fit_is_called_off_at_once(job):
     assert run.run() == EXIT_INCOMPLETE
     assert time.monotonic() - begin < 12, "neither the grace nor the end of the job is waited for"
     assert any("called off: their programs have 20 s to end" in line for line in run.lines)
-    assert outputs(run) and not run.state.running
+    assert outputs(run) and not run.state.job.running
 
 
 def test_a_leader_hears_of_the_order_under_way_alone():

@@ -167,7 +167,8 @@ def test_labels_bring_their_compositions_in_any_order():
         for place in order:
             order_id = f"label/{records[place].frame_id}"
             answer = m.Labelled(order_id, 1.0, (m.LabelOutcome(records[place]),))
-            state = apply(setup, state.issued(order_id, "labeler-0"), answer, lambda keys: [])
+            order = m.LabelFrames(order_id, (records[place],))
+            state = apply(setup, state.issued(order, "labeler-0"), answer, lambda keys: [])
         return state
 
     assert after((0, 1, 2)).compositions == after((2, 0, 1)).compositions

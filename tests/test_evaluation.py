@@ -88,8 +88,8 @@ def test_idle_teams_help_as_soon_as_that_saves_time():
 def test_who_can_help(size):
     setup = config(ranks={"explorer": {"teams": 1}, "flexible": {"teams": 1}} if size > 1 else {})
     layout = plan_layout(setup.ranks, size)
-    slow = replace(
-        evaluating(turned=frozenset({"flexible-0"})), evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())}
+    slow = evaluating(
+        turned=frozenset({"flexible-0"}), evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())}
     )
     names = {team.name for team, _ in plan(setup, slow, layout)}
     assert names == ({"trainer-0", "explorer-0", "flexible-0"} if size > 1 else {"trainer-0"})
@@ -111,7 +111,7 @@ def test_an_evaluation_is_begun_where_all_of_it_fits_with_the_help_it_will_have(
 def test_the_part_of_a_lost_team_is_for_another_one():
     setup = config(ranks={"explorer": {"teams": 2}})
     layout = plan_layout(setup.ranks, 6)
-    slow = replace(evaluating(), evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())})
+    slow = evaluating(evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())})
     orders = plan(setup, slow, layout)
     state = given_out(slow, orders)
     theirs = next(order for team, order in orders if team.name == "explorer-1")
@@ -131,7 +131,7 @@ def test_the_errors_do_not_depend_on_who_did_what_and_when():
             role = "explorer" if place % 2 else "trainer"
             state = state.issued(orders[place], f"{role}-0")
             state = apply(setup, state, answered(orders[place], role=role), known)
-        assert state.phase == DONE and state.evaluated.test_ids == IDS[60:90] and not state.evaluated_parts
+        assert state.phase == DONE and state.job.evaluated.test_ids == IDS[60:90] and not state.job.evaluated_parts
         found.append((state.pretrained, state.finetuned, dict(state.fixed)))
     assert all(item == found[0] for item in found)
     pretrained, finetuned, fixed = found[0]
@@ -151,7 +151,7 @@ def test_only_a_trainer_makes_the_model_for_production():
     assert first.product and not any(order.product for order in others) and first.parent is None
     assert len(first.train_ids) == final_evaluation.COMPARED and not any(order.train_ids for order in others)
     layout = plan_layout(config().ranks, 4)
-    slow = replace(state, evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())})
+    slow = state.in_job(evaluated_parts={"other": m.Evaluated("other", 30.0, (), (), ())})
     explorer = layout.of_role("explorer")
     assert first not in [order for _, order in final_evaluation.orders(setup, slow, [], explorer)]
 
@@ -198,7 +198,7 @@ def test_a_whole_run_has_the_same_errors_with_helpers_and_with_one_that_is_lost(
         run = ToyRun(setup, 1 if not threads else 4, threads=threads)
         monkeypatch.setattr(evaluator.Evaluator, "evaluate", evaluate if threads else plain)
         assert run.run() == EXIT_COMPLETE
-        found.append(f"{run.state.pretrained} {run.state.finetuned} {run.state.evaluated.test_ids}")
+        found.append(f"{run.state.pretrained} {run.state.finetuned} {run.state.job.evaluated.test_ids}")
     assert found[0] == found[1] and "explorer" in did
     told = "".join(run.lines)
     assert ("retired: it cannot help" in told) == (fate == "fails")

@@ -131,7 +131,7 @@ def test_labels_under_way_are_waited_for_if_they_can_be_there_in_time():
     state = started(phase=LABEL, pending=(small, large, odd))
     for item in (small, large):
         state = state.issued(m.LabelFrames(f"label/{item.frame_id}", (item,)), f"labeler-{item.frame_id}")
-    since = {key: 100.0 for key in state.running}
+    since = {key: 100.0 for key in state.job.running}
     assert set(expected_by(110.0, state, since).values()) == {-np.inf}
     state = after(answer(10.0, small), answer(1000.0, large), state=state)
     assert expected_by(200.0, state, since) == {f"label/{small.frame_id}": 115.0}
@@ -285,7 +285,7 @@ def test_labels_under_way_are_kept_if_they_can_be_made_before_the_end(tmp_path, 
 
     run.context.listener.event = ask
     assert run.run() == EXIT_INCOMPLETE
-    assert len(run.store) == kept and len(run.state.running) == 2 - kept
+    assert len(run.store) == kept and len(run.state.job.running) == 2 - kept
 
 
 def test_the_budget_in_core_hours_ends_a_run_over_all_its_jobs(tmp_path):

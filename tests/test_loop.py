@@ -109,7 +109,7 @@ def test_labels_that_fail_are_kept_apart_and_a_run_without_any_fails_with_the_re
     assert len(run.store) == 0
     assert run.state.history[0].rejected == 4
     assert all("force" in reason for _, reason in run.store.rejected())
-    assert "no label was accepted" in run.state.failure
+    assert "no label was accepted" in run.state.job.failure
     assert read_status(run.folder.directory)["state"] == "failed"
 
 
@@ -117,9 +117,9 @@ def test_a_run_whose_replicas_all_died_goes_on_with_wider_guards(tmp_path):
     tight = make_config(tmp_path, explore={"max_restarts": 0, "guard": {"max_temperature": 1.0}}, init={"frames": 2})
     run = ToyRun(tight)
     assert run.run() == EXIT_BUG
-    assert "retired" in run.state.failure
+    assert "retired" in run.state.job.failure
     again = ToyRun(tight)
-    assert again.run() == EXIT_BUG and "retired" in again.state.failure
+    assert again.run() == EXIT_BUG and "retired" in again.state.job.failure
     wide = ToyRun(make_config(tmp_path, init={"frames": 2}), changed=["explore.guard.max_temperature"])
     assert wide.run() == EXIT_COMPLETE
     assert wide.state.round == 2 and len(wide.store) == 8

@@ -78,7 +78,7 @@ def test_a_selection_ranks_the_queue_anew_and_drops_what_has_become_redundant():
     state = flowing(pending=(begun, dull, good), history=history, round=2)
     state = state.issued(m.LabelFrames(f"label/{begun.frame_id}", (begun,)), "labeler-0")
     offered = (good.frame_id, dull.frame_id)
-    state = replace(state, picked=(good, new), ranking=(new.frame_id, good.frame_id), offered=offered)
+    state = replace(state, picked=(good, new)).in_job(ranking=(new.frame_id, good.frame_id), offered=offered)
     state = requeued(config(overlap=OVERLAP), state)
     assert [record.frame_id for record in state.pending] == [item.frame_id for item in (begun, new, good)]
     assert [(item.selected, item.dropped) for item in state.history] == [(0, 0), (3, 1), (1, 0)]
@@ -123,7 +123,7 @@ def test_the_selection_is_told_what_waits_and_what_is_with_labelers():
 def test_a_run_without_explorers_labels_what_was_picked_and_trains_on_all_of_it():
     setup, layout = config(overlap=OVERLAP), plan_layout(config().ranks, 4)
     state = started(phase=EXPLORE, train_ids=("a:pbe",), pending=(waiting(5),), fresh=("b:pbe",))
-    state = replace(state, missing=frozenset({EXPLORER}))
+    state = state.in_job(missing=frozenset({EXPLORER}))
     assert kinds(plan(setup, state, layout)) == ["LabelFrames"]
     at_work = state.issued(m.LabelFrames("label/5", (waiting(5),)), "labeler-0")
     assert kinds(plan(setup, at_work, layout)) == [] and useful(at_work)
@@ -135,9 +135,9 @@ def test_a_run_without_explorers_labels_what_was_picked_and_trains_on_all_of_it(
 def test_a_run_without_labelers_trains_on_what_is_there():
     setup, layout = config(overlap=OVERLAP), plan_layout(config().ranks, 4)
     state = started(phase=EXPLORE, train_ids=("a:pbe",), pending=(waiting(5),), fresh=("b:pbe",))
-    state = replace(state, missing=frozenset({LABELER}), lost=frozenset({"labeler-0"}))
+    state = state.in_job(missing=frozenset({LABELER}), lost=frozenset({"labeler-0"}))
     assert kinds(plan(setup, state, layout)) == ["Train"]
-    without_trainer = replace(state, missing=frozenset({TRAINER}), lost=frozenset({"trainer-0"}))
+    without_trainer = state.in_job(missing=frozenset({TRAINER}), lost=frozenset({"trainer-0"}))
     assert kinds(plan(setup, without_trainer, layout)) == []
 
 
@@ -202,7 +202,7 @@ def test_a_team_that_has_told_of_its_absence_is_not_waited_for():
     state = apply(setup, state, m.Unselected("select/1.0/explorer-1", 1.0, "", "over"), lambda ids: [])
     report = m.SelectReport(3, {}, (), False, (), ("explorer-1",))
     state = apply(setup, state, m.Selected("select/1.0/explorer-0", 1.0, (), report), lambda ids: [])
-    assert state.late == frozenset()
+    assert state.job.late == frozenset()
 
 
 def test_a_lost_labeler_skips_no_selection():
@@ -295,17 +295,17 @@ def test_flexible_teams_go_where_the_queue_wants_them():
     setup = config(overlap=OVERLAP, ranks={"flexible": {"teams": 2}, "labeler": {"teams": 1}})
     layout = plan_layout(setup.ranks, 6)
     short, full = flowing(pending=(waiting(1),)), flowing(pending=tuple(map(waiting, range(5))))
-    assert balanced(setup, short, layout).turned == frozenset()
+    assert balanced(setup, short, layout).job.turned == frozenset()
     once = balanced(setup, full, layout)
-    assert once.turned == {"flexible-0", "flexible-1"} and len(seated(layout, once).of_role(LABELER)) == 3
-    assert balanced(setup, replace(once, pending=(waiting(1),)), layout).turned == once.turned  # hysteresis
-    alone = replace(flowing(pending=(waiting(1),)), lost=frozenset({"labeler-0"}))
-    assert balanced(setup, alone, layout).turned == {"flexible-0"}  # or nobody would label it
-    assert balanced(setup, replace(once, pending=()), layout).turned == frozenset()
+    assert once.job.turned == {"flexible-0", "flexible-1"} and len(seated(layout, once).of_role(LABELER)) == 3
+    assert balanced(setup, replace(once, pending=(waiting(1),)), layout).job.turned == once.job.turned  # hysteresis
+    alone = flowing(pending=(waiting(1),), lost=frozenset({"labeler-0"}))
+    assert balanced(setup, alone, layout).job.turned == {"flexible-0"}  # or nobody would label it
+    assert balanced(setup, replace(once, pending=()), layout).job.turned == frozenset()
     exploring = replace(full, phase=EXPLORE, explored=("Cu-0",))
-    assert balanced(setup, exploring, layout).turned == frozenset()  # it may hold candidates
+    assert balanced(setup, exploring, layout).job.turned == frozenset()  # it may hold candidates
     lockstep = config(ranks={"flexible": {"teams": 2}, "labeler": {"teams": 1}})
-    assert len(balanced(lockstep, replace(full, phase=LABEL), layout).turned) == 2
+    assert len(balanced(lockstep, replace(full, phase=LABEL), layout).job.turned) == 2
     assert len(seated(layout, balanced(lockstep, replace(full, phase=EXPLORE), layout)).of_role(EXPLORER)) == 3
 
 

@@ -90,13 +90,13 @@ def test_the_share_at_work_follows_the_orders(monkeypatch):
     monkeypatch.setattr(run_recorder.time, "monotonic", lambda: now[0])
     load = run_recorder.Workload(plan_layout(config(ranks={"labeler": {"teams": 2}}).ranks, 5))
     state = started(phase=LABEL).issued(m.LabelFrames("label/a", ()), "labeler-0")
-    for seconds, running in ((0.0, state), (10.0, state), (10.0, replace(state, running={}))):
+    for seconds, running in ((0.0, state), (10.0, state), (10.0, state.in_job(running={}))):
         now[0] += seconds
         load.note(running)
     assert load.busy() == {"trainer": 0.0, "explorer": 0.0, "labeler": 0.5}
     for _ in range(70):
         now[0] += 10.0
-        load.note(replace(state, running={}))
+        load.note(state.in_job(running={}))
     assert load.busy()["labeler"] == 0.0  # only the last minutes count
     assert run_recorder.Workload(plan_layout(config().ranks, 1)).busy() == {}
 

@@ -1,6 +1,6 @@
 """The rules of the loop, without any engine: what follows from which answer."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,18 @@ from pfdhpc.workflow.apply import apply, lose
 from pfdhpc.workflow.label_split import assign
 from pfdhpc.workflow.plan import plan, seed_of
 from pfdhpc.workflow.resume import resume
-from pfdhpc.workflow.state import DONE, EVALUATE, EXPLORE, LABEL, SELECT, TRAIN, Replica, RoundRecord, RunState
+from pfdhpc.workflow.state import (
+    DONE,
+    EVALUATE,
+    EXPLORE,
+    LABEL,
+    SELECT,
+    TRAIN,
+    JobState,
+    Replica,
+    RoundRecord,
+    RunState,
+)
 from pfdhpc.workflow.state_codec import from_tree, to_tree
 
 HERE = Path(__file__)
@@ -65,7 +76,8 @@ def started(**changes):
         train_ids=("x:pbe",),
         determining={"Cu": 1},
     )
-    return replace(state, **changes)
+    job = {item.name: changes.pop(item.name) for item in fields(JobState) if item.name in changes}
+    return replace(state, **changes).in_job(**job)
 
 
 def run_orders(setup, state, layout, answer):
@@ -197,7 +209,7 @@ def test_a_lost_team_leaves_its_work_to_others():
 def test_a_failed_training_ends_the_run_with_its_reason():
     state = started(phase=TRAIN, fresh=("y:pbe",)).issued(bare(m.Train, "train/1"), "trainer-0")
     state = apply(config(), state, m.Failed("train/1", 1.0, "loss is nan"), None)
-    assert "loss is nan" in state.failure
+    assert "loss is nan" in state.job.failure
 
 
 def test_the_label_budget_bounds_the_selection():
@@ -289,4 +301,4 @@ def test_what_a_newer_version_wrote_is_refused_and_what_an_older_one_lacks_has_i
 
 def test_a_training_without_a_label_left_is_a_clear_failure():
     state = started(phase=TRAIN, train_ids=(), fresh=())
-    assert "no label to train on" in resume(config(), state, state).failure
+    assert "no label to train on" in resume(config(), state, state).job.failure

@@ -220,7 +220,7 @@ def test_a_late_team_gets_no_work_until_it_is_heard_of_again():
     layout = plan_layout(setup.ranks, 6)
     busy = started(late=frozenset({"explorer-1"}))
     assert [team.name for team, _ in plan(setup, busy, layout)] == ["explorer-0"]
-    assert len(plan(setup, replace(busy, late=frozenset()), layout)) == 2
+    assert len(plan(setup, busy.in_job(late=frozenset()), layout)) == 2
 
 
 def test_partial_picks_of_a_selection_without_an_outcome_are_not_labelled():

@@ -184,7 +184,7 @@ def at_once(run):
     counts, tell = [], run.context.listener.event
 
     def event(before, after, message):
-        counts.append(sum(isinstance(item.order, m.Train) for item in before.running.values()))
+        counts.append(sum(isinstance(item.order, m.Train) for item in before.job.running.values()))
         tell(before, after, message)
 
     run.context.listener.event = event

@@ -50,8 +50,8 @@ def hand_over(now: Snapshot, verdict: str) -> None:
         _export(now.store, ids, folder.final / f"{name}.extxyz")
     models = {name: _digest(folder.final / name) for name in reversed(config.train.final_names)}
     publish(folder.final / "MODEL_CARD.md", model_card(run, known, models, verdict).encode())
-    if state.evaluated is not None:
-        found = state.evaluated
+    if state.job.evaluated is not None:
+        found = state.job.evaluated
         keep_held_out(folder.directory, HeldOut(found.test_ids, found.parent, found.final))
 
 

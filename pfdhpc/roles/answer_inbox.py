@@ -1,7 +1,6 @@
 """The coordinator's inbox: answers of teams are received, their labels committed, and applied to the state."""
 
 import time
-from dataclasses import replace
 
 from .. import messages as m
 from ..parallel.ledger import WAIT, ledger
@@ -63,10 +62,10 @@ class AnswerInbox:
         team = run.layout.team_of(source)
         if team is None:
             return
-        run.state = replace(run.state, late=run.state.late - {team.name})
+        run.state = run.state.in_job(late=run.state.job.late - {team.name})
         if isinstance(answer, m.Resigned):
             self._watch.take_leave(team, answer)
-        elif answer.order_id in run.state.running and run.state.running[answer.order_id].team == team.name:
+        elif answer.order_id in run.state.job.running and run.state.job.running[answer.order_id].team == team.name:
             self.apply(answer)
         else:
             run.sent.pop(answer.order_id, None)

@@ -1,7 +1,6 @@
 """The coordinator: receive, commit, apply, plan, send, checkpoint. It decides nothing itself."""
 
 import time
-from dataclasses import replace
 
 from .. import messages as m
 from ..errors import EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError
@@ -72,7 +71,7 @@ class Coordinator:
                 return self._shutdown.interrupt(reason)
             self._inbox.receive(POLL)
             self._watch.give_up_overdue()
-            if run.state.missing and not useful(run.state):
+            if run.state.job.missing and not useful(run.state):
                 self._break_off()
         return self._finish()
 
@@ -137,7 +136,7 @@ class Coordinator:
 
     def _apply_known_labels(self) -> None:
         run = self.context
-        if run.state.phase not in (INIT, LABEL, *CYCLE, DRAIN) or run.state.running:
+        if run.state.phase not in (INIT, LABEL, *CYCLE, DRAIN) or run.state.job.running:
             return  # only at the start of the phase, fresh or resumed, can a label be there already
         known = tuple(filter(None, (run.commits.known(record, run.levels) for record in run.state.pending)))
         if known:
@@ -151,15 +150,15 @@ class Coordinator:
         self._issue()
         if not useful(run.state) and not run.over:
             run.recorder.save_if_due(run.state)
-            run.state = replace(run.state, failure=run.state.broken)
+            run.state = run.state.in_job(failure=run.state.job.broken)
 
     def _finish(self) -> int:
         run = self.context
-        if run.state.failure:
-            run.recorder.status(run.state, "failed", run.state.failure)
-            run.listener.say(f"failed: {run.state.failure}")
+        if run.state.job.failure:
+            run.recorder.status(run.state, "failed", run.state.job.failure)
+            run.listener.say(f"failed: {run.state.job.failure}")
             return EXIT_BUG
-        if run.state.evaluated is not None:
+        if run.state.job.evaluated is not None:
             run.folder.conclude(run.state.model.digest, run.config.train.final_names)
             if run.config.student is None:
                 export_held_out(run.folder, run.state, run.store)

@@ -72,12 +72,12 @@ class RunContext:
 
     @property
     def over(self) -> bool:
-        return self.state.phase == DONE or bool(self.state.failure)
+        return self.state.phase == DONE or bool(self.state.job.failure)
 
     @property
     def awaited(self) -> str:
         """What only people can give this run: labels made elsewhere, or the word that it may cost so much."""
-        return self.state.standstill or unconfirmed(self.config, self.state, self.layout)
+        return self.state.job.standstill or unconfirmed(self.config, self.state, self.layout)
 
     def snapshot(self) -> Snapshot | None:
         """The run as it is now; None before it has been taken up."""

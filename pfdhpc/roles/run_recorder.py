@@ -96,7 +96,7 @@ class RunRecorder:
         begun = state.explored or not alive(state)  # a round whose replicas died is for wider guards to repeat
         lost = state.phase in (SELECT, PROBE) or (state.phase == EXPLORE and begun)
         dropped = self._config.overlapped and state.phase != PROBE
-        return not ((lost and not dropped) or state.phase == DONE or state.failure)
+        return not ((lost and not dropped) or state.phase == DONE or state.job.failure)
 
     def save_if_due(self, state: RunState) -> None:
         """At the start of each phase, and when there is a new model or a trajectory of [init.aimd] has got on."""

@@ -53,7 +53,7 @@ class Shutdown:
         deadline = self._call_off(hopeless)
         if awaited:
             run.listener.say(f"waiting for {len(awaited)} label orders, {until - began:.0f} s at most")
-        while awaited.keys() & run.state.running.keys() and time.monotonic() < until:
+        while awaited.keys() & run.state.job.running.keys() and time.monotonic() < until:
             self._inbox.receive(POLL)
             self._inbox.write_status()
             until = min(until, stopping.latest(began, grace))  # a signal shortens it
@@ -75,6 +75,6 @@ class Shutdown:
         run.listener.say(f"{len(order_ids)} label orders are called off: their programs have {seconds:.0f} s to end")
         for team in run.layout.teams:
             for order_id in order_ids:
-                if run.state.running[order_id].team == team.name:
+                if run.state.job.running[order_id].team == team.name:
                     run.channel.send(team.leader, m.CallOff(order_id, seconds))
         return time.monotonic() + min(seconds + LEAVE, 2 * run.stopping.farewell(math.inf))

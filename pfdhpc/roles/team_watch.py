@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from .. import messages as m
 from ..parallel.channel import Channel
@@ -29,7 +28,7 @@ class TeamWatch:
     @property
     def all_hear(self) -> bool:
         """Whether every order has been answered, and no team was lost but those that resigned."""
-        return not self._run.sent and self._run.state.lost <= self._resigned
+        return not self._run.sent and self._run.state.job.lost <= self._resigned
 
     def take_leave(self, team: Team, answer: m.Resigned) -> None:
         """Give up a team that says it cannot go on."""
@@ -37,7 +36,7 @@ class TeamWatch:
         run.sent.pop(answer.order_id, None)
         if len(team.ranks) == 1:  # others of its ranks may be waiting for one that failed
             self._resigned.add(team.name)
-        if team.name not in run.state.lost:
+        if team.name not in run.state.job.lost:
             reason = " ".join(answer.reason.split())
             run.listener.say(f"{team.name} is retired: {reason}")
             self._give_up(team.name, f": {reason}")
@@ -47,7 +46,7 @@ class TeamWatch:
         run = self._run
         now = time.monotonic()
         for order_id, (order, team, since) in list(run.sent.items()):
-            if team in run.state.lost or now - since <= self._patience(order, team, since):
+            if team in run.state.job.lost or now - since <= self._patience(order, team, since):
                 continue
             run.listener.say(f"{team} gave no answer to {order_id} in {now - since:.0f} s: given up")
             self._give_up(team)
@@ -57,11 +56,11 @@ class TeamWatch:
         run = self._run
         run.state = lose(run.config, run.state, team, run.store.records)
         missing = frozenset(unmanned(run.layout, run.state))
-        if run.state.phase != DONE and missing - run.state.missing:
-            broken = f"no {min(missing - run.state.missing)} team is left{reason}"
-            run.state = replace(run.state, broken=run.state.broken or broken, missing=run.state.missing | missing)
+        if run.state.phase != DONE and missing - run.state.job.missing:
+            broken = f"no {min(missing - run.state.job.missing)} team is left{reason}"
+            run.state = run.state.in_job(broken=run.state.job.broken or broken, missing=run.state.job.missing | missing)
             if useful(run.state):
-                run.listener.say(f"{run.state.broken}; what is under way is still used")
+                run.listener.say(f"{run.state.job.broken}; what is under way is still used")
 
     def _patience(self, order: m.Order, team: str, since: float) -> float:
         """Seconds an order may take that was sent to a team at ``since`` (monotonic)."""
@@ -75,7 +74,7 @@ class TeamWatch:
             return 60 + 2 * config.label.timeout * attempts * len(order.records)
         if isinstance(order, m.Evaluate) and not team.startswith(TRAINER):
             return min(patience(run.state), config.run.overdue)
-        if isinstance(order, m.Select) and run.state.reported:  # the others have ended: so should this one
+        if isinstance(order, m.Select) and run.state.job.reported:  # the others have ended: so should this one
             return run.selection_told - since + 4 * config.select.patience
         return config.run.overdue
 

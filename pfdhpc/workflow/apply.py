@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 3
 
 def apply(config: Config, state: RunState, answer: m.Answer, known: Lookup) -> RunState:
     """The state after an answer. An answer to an order that is not running is ignored."""
-    under_way = state.running.get(answer.order_id)
+    under_way = state.job.running.get(answer.order_id)
     if under_way is None:
         return state
     state = measured(config, state.settled(answer.order_id), answer)
@@ -90,8 +90,8 @@ def _apply_selected(answer: m.Selected, config, state, known):
     if answer.report is not None:
         absent = frozenset(answer.report.absent)  # their candidates were not looked at
         silent = absent & state.busy  # the others have said so themselves by now
-        state = replace(state, reported=True, late=state.late | silent, ranking=answer.report.picked)
-        absent |= state.late
+        state = state.in_job(reported=True, late=state.job.late | silent, ranking=answer.report.picked)
+        absent |= state.job.late
         state = _without(state, answer.report.absent).note(
             filtered=sum(answer.report.filtered.values()),
             saturated=answer.report.saturated and not _new_picks(state, answer.report) and not absent,
@@ -108,39 +108,39 @@ def _new_picks(state: RunState, report: m.SelectReport) -> bool:
 
 @_apply.register
 def _apply_unselected(answer: m.Unselected, config, state, known):
-    state = replace(state.spent("explorer", answer.seconds), unheard=True)
-    if answer.absent in state.busy and not state.reported:
-        state = replace(_without(state, (answer.absent,)), late=state.late | {answer.absent})
+    state = state.spent("explorer", answer.seconds).in_job(unheard=True)
+    if answer.absent in state.busy and not state.job.reported:
+        state = _without(state, (answer.absent,)).in_job(late=state.job.late | {answer.absent})
     return _selection_done(config, state, known)
 
 
 def _without(state: RunState, absent: tuple[str, ...]) -> RunState:
     """Nobody waits for the answers of teams the reduction left out."""
-    kept = {order_id: item for order_id, item in state.running.items() if item.team not in absent}
-    return replace(state, running=kept)
+    kept = {order_id: item for order_id, item in state.job.running.items() if item.team not in absent}
+    return state.in_job(running=kept)
 
 
 def _selection_done(config: Config, state: RunState, known: Lookup) -> RunState:
     """When all have answered: the picks go on to be labelled; a selection without an outcome is made again."""
     if state.phase != SELECT or state.runs(m.Select):
         return state
-    again = not state.reported and (state.late or state.unheard) and state.attempt < MAX_ATTEMPTS
-    state = replace(state, unheard=False)
+    again = not state.job.reported and (state.job.late or state.job.unheard) and state.job.attempt < MAX_ATTEMPTS
+    state = state.in_job(unheard=False)
     if again:
-        return replace(state, picked=(), attempt=state.attempt + 1)
+        return replace(state, picked=()).in_job(attempt=state.job.attempt + 1)
     if config.overlapped:
-        state = requeued(config, state) if state.reported else replace(state, picked=())
-        return flow(config, replace(state, phase=WAIT, reported=False, offered=()))
-    picked = {record.frame_id: record for record in state.picked if state.reported}
+        state = requeued(config, state) if state.job.reported else replace(state, picked=())
+        return flow(config, replace(state, phase=WAIT).in_job(reported=False, offered=()))
+    picked = {record.frame_id: record for record in state.picked if state.job.reported}
     pending = tuple(picked[frame_id] for frame_id in sorted(picked))
-    state = replace(state, phase=LABEL, picked=(), pending=pending, reported=False).note(selected=len(pending))
+    state = replace(state, phase=LABEL, picked=(), pending=pending).in_job(reported=False).note(selected=len(pending))
     return _labels_done(config, state, known)
 
 
 def lose(config: Config, state: RunState, team: str, known: Lookup) -> RunState:
     """A team is given up: what it was working on is asked of others."""
-    selecting = any(item.team == team and isinstance(item.order, m.Select) for item in state.running.values())
-    state = replace(_without(state, (team,)), lost=state.lost | {team}, late=state.late - {team})
+    selecting = any(item.team == team and isinstance(item.order, m.Select) for item in state.job.running.values())
+    state = _without(state, (team,)).in_job(lost=state.job.lost | {team}, late=state.job.late - {team})
     if state.phase == PROBE:
         reason = f"{team} did not come back from the test"
         return replace(state, phase=DONE, production={**state.production, "reason": reason, "stable": False})
@@ -186,11 +186,11 @@ def _apply_unlabelled(answer: m.Unlabelled, config, state, known):
 @_apply.register
 def _apply_awaiting(answer: m.Awaiting, config, state, known):
     """Patience is over, and nobody is at work on anything else: only people can help."""
-    at_work = any(not item.order.frame_ids for item in state.running.values())  # others wait like this one
+    at_work = any(not item.order.frame_ids for item in state.job.running.values())  # others wait like this one
     if answer.idle < config.label.wait or at_work:
         return state
     where = f"put the results into {answer.folder}/done/<frame id>/, then submit again"
-    return replace(state, standstill=f"{answer.frames} frames wait for labels in {answer.folder}/todo: {where}")
+    return state.in_job(standstill=f"{answer.frames} frames wait for labels in {answer.folder}/todo: {where}")
 
 
 def _noted(config: Config, state: RunState, number: int, outcomes: Sequence[m.LabelOutcome], known) -> RunState:
@@ -253,7 +253,7 @@ def _apply_trained(answer: m.Trained, config, state, known):
 def _round_done(config: Config, state: RunState) -> RunState:
     ended = reason_to_end(config.converge, state)
     if ended and not state.train_ids:
-        return replace(state, failure="no label was accepted, so nothing was trained; the reasons are with the frames")
+        return state.in_job(failure="no label was accepted, so nothing was trained; the reasons are with the frames")
     if ended:
         return replace(state, phase=EVALUATE, ended=ended)
     return next_round(state)
@@ -282,6 +282,6 @@ def _failed(answer: m.Failed, order: m.Order, config: Config, state: RunState, k
     if isinstance(order, m.Select) and not answer.fatal:
         return _selection_done(config, state, known)
     if answer.fatal or not isinstance(order, m.Explore):
-        return replace(state, failure=f"{answer.order_id}: {answer.reason}")
+        return state.in_job(failure=f"{answer.order_id}: {answer.reason}")
     lost = m.Explored(answer.order_id, answer.seconds, order.task.replica, None, 0, 0, answer.reason)
     return _apply(lost, config, state, known)

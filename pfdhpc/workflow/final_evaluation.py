@@ -50,7 +50,7 @@ def orders(
     config: Config, state: RunState, trainers: Sequence[Team], helpers: Sequence[Team]
 ) -> Iterator[tuple[Team, m.Evaluate]]:
     """Parts nobody is at work on: for idle trainers, and for other idle teams if that saves time."""
-    waiting = [order for order in _open(config, state) if order.order_id not in state.running]
+    waiting = [order for order in _open(config, state) if order.order_id not in state.job.running]
     yield from zip(trainers, waiting, strict=False)
     others = [order for order in waiting[len(trainers) :] if not order.product]
     if _pays(state, len(waiting)):
@@ -64,13 +64,15 @@ def can_help(config: Config, state: RunState, layout: Layout, team: Team) -> boo
     """
     if layout.world_size == 1 or len(team.ranks) > 1 or config.model.calculator is not None:
         return False
-    return team.role == EXPLORER or (team.role == LABELER and (team.name in state.turned or state.teacher is not None))
+    return team.role == EXPLORER or (
+        team.role == LABELER and (team.name in state.job.turned or state.teacher is not None)
+    )
 
 
 def seconds_left(config: Config, state: RunState, layout: Layout, each: float) -> float:
     """Forecast of all that is not done yet, where a part takes so long."""
     able = (team for team in layout.teams if team.role == TRAINER or can_help(config, state, layout, team))
-    n_teams = sum(team.name not in state.lost for team in able)
+    n_teams = sum(team.name not in state.job.lost for team in able)
     n_parts = sum(1 for _ in _open(config, state))
     alone = each * n_parts
     return alone if alone <= PAYS else max(each, alone / max(n_teams, 1))
@@ -84,12 +86,12 @@ def patience(state: RunState) -> float:
 def take_in(config: Config, state: RunState, answer: m.Evaluated, known: Lookup) -> RunState:
     """The state after a part; after the last one, the errors of the run."""
     before, state = state, state.spent(answer.role, answer.seconds)
-    state = replace(state, evaluated_parts={**state.evaluated_parts, answer.order_id: answer})
+    state = state.in_job(evaluated_parts={**state.job.evaluated_parts, answer.order_id: answer})
     wanted = parts(config, state)
-    if any(order.order_id not in state.evaluated_parts for order in wanted):
+    if any(order.order_id not in state.job.evaluated_parts for order in wanted):
         return replace(state, progress=before.progress)  # a part is worth nothing to the next job
-    whole = _whole(wanted, [state.evaluated_parts[order.order_id] for order in wanted], known)
-    state = replace(state, evaluated_parts={}, evaluated=whole, fixed=_fixed_errors(state, whole, known))
+    whole = _whole(wanted, [state.job.evaluated_parts[order.order_id] for order in wanted], known)
+    state = replace(state, fixed=_fixed_errors(state, whole, known)).in_job(evaluated_parts={}, evaluated=whole)
     if whole.test_ids:
         records = known(whole.test_ids)
         trained = tuple(state.determining) or None
@@ -101,12 +103,12 @@ def take_in(config: Config, state: RunState, answer: m.Evaluated, known: Lookup)
 
 
 def _open(config: Config, state: RunState) -> Iterator[m.Evaluate]:
-    return (order for order in parts(config, state) if order.order_id not in state.evaluated_parts)
+    return (order for order in parts(config, state) if order.order_id not in state.job.evaluated_parts)
 
 
 def _part_seconds(state: RunState) -> float:
     """Of a part, as measured in this job; 0 if none is done."""
-    return median([answer.seconds for answer in state.evaluated_parts.values() if not answer.product] or [0.0])
+    return median([answer.seconds for answer in state.job.evaluated_parts.values() if not answer.product] or [0.0])
 
 
 def _pays(state: RunState, n_waiting: int) -> bool:

@@ -16,33 +16,33 @@ def seated(layout: Layout, state: RunState) -> Layout:
     """The layout in which every flexible team has the role it plays now."""
     if not layout.of_role(FLEXIBLE):
         return layout
-    roles = {team.name: LABELER if team.name in state.turned else EXPLORER for team in layout.of_role(FLEXIBLE)}
+    roles = {team.name: LABELER if team.name in state.job.turned else EXPLORER for team in layout.of_role(FLEXIBLE)}
     teams = tuple(replace(team, role=roles.get(team.name, team.role)) for team in layout.teams)
     return replace(layout, teams=teams)
 
 
 def balanced(config: Config, state: RunState, layout: Layout) -> RunState:
     """The state with flexible teams where they are needed most."""
-    flexible = [team.name for team in layout.of_role(FLEXIBLE) if team.name not in state.lost]
+    flexible = [team.name for team in layout.of_role(FLEXIBLE) if team.name not in state.job.lost]
     if not flexible:
         return state
     if state.phase in (INIT, LABEL) or not config.overlapped:
-        return replace(state, turned=frozenset(flexible if state.phase in (INIT, LABEL) else ()))
+        return state.in_job(turned=frozenset(flexible if state.phase in (INIT, LABEL) else ()))
     busy = state.busy
     waiting = _waiting(state)
-    away = state.lost | state.late
-    labelers = sum(team.name not in away for team in layout.of_role(LABELER)) + len(state.turned - away)
+    away = state.job.lost | state.job.late
+    labelers = sum(team.name not in away for team in layout.of_role(LABELER)) + len(state.job.turned - away)
     if waiting > labelers and not _holds_candidates(state):
-        free = [name for name in flexible if name not in state.turned and name not in busy]
-        return replace(state, turned=state.turned | set(free[: waiting - labelers]))
-    if not waiting and state.turned:
-        return replace(state, turned=state.turned & busy)
+        free = [name for name in flexible if name not in state.job.turned and name not in busy]
+        return state.in_job(turned=state.job.turned | set(free[: waiting - labelers]))
+    if not waiting and state.job.turned:
+        return state.in_job(turned=state.job.turned & busy)
     return state
 
 
 def unmanned(layout: Layout, state: RunState) -> list[str]:
     """The roles no team is left for."""
-    alive = {team.role for team in layout.teams if team.name not in state.lost}
+    alive = {team.role for team in layout.teams if team.name not in state.job.lost}
     able = {role: {role, FLEXIBLE} for role in (EXPLORER, LABELER)} | {TRAINER: {TRAINER}}
     return [role for role, roles in able.items() if not roles & alive]
 

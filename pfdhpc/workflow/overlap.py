@@ -54,19 +54,19 @@ def training_due(config: Config, state: RunState) -> bool:
         return True  # it was begun
     if not state.train_ids:
         return answered(state, 0)
-    starving = not awaited(state) and (state.phase not in (EXPLORE, SELECT) or bool(state.missing))
+    starving = not awaited(state) and (state.phase not in (EXPLORE, SELECT) or bool(state.job.missing))
     aged = state.elapsed - state.trained_at >= config.overlap.wait
     return starving or aged or len(state.fresh) >= enough_new(config)
 
 
 def awaited(state: RunState) -> bool:
     """Whether labels are still to come in this job."""
-    return bool(state.with_labelers) if {LABELER, TRAINER} & state.missing else bool(state.pending)
+    return bool(state.with_labelers) if {LABELER, TRAINER} & state.job.missing else bool(state.pending)
 
 
 def useful(state: RunState) -> bool:
     """Whether something is under way that a run without explorers, or without labelers, still takes in."""
-    return any(not isinstance(item.order, m.Explore | m.Scan | m.Select) for item in state.running.values())
+    return any(not isinstance(item.order, m.Explore | m.Scan | m.Select) for item in state.job.running.values())
 
 
 def flow(config: Config, state: RunState) -> RunState:
@@ -80,7 +80,7 @@ def flow(config: Config, state: RunState) -> RunState:
     if state.phase == DRAIN and _still(state):
         if not state.train_ids:
             reason = "no label was accepted, so nothing was trained; the reasons are with the frames"
-            return replace(state, failure=reason)
+            return state.in_job(failure=reason)
         good = converged(config.converge, state)  # the last labels have come since exploration ended
         return replace(state, phase=EVALUATE, ended=CONVERGED if good else state.ended)
     return state
@@ -134,10 +134,10 @@ def requeued(config: Config, state: RunState) -> RunState:
     What labelers began, or gave back, while it ran was not ranked: it stays, and there may be less room for new ones.
     """
     done = {key.split(":")[0] for key in (*state.label_ids, *state.refused)}
-    rank = {frame_id: place for place, frame_id in enumerate(state.ranking)}
+    rank = {frame_id: place for place, frame_id in enumerate(state.job.ranking)}
     here = {record.frame_id for record in state.pending}
     picked = {record.frame_id: record for record in state.picked}
-    unranked = {record.frame_id for record in state.pending} - set(state.offered)
+    unranked = {record.frame_id for record in state.pending} - set(state.job.offered)
     state = unqueued(state, picked.keys() | unranked)
     new = [picked[key] for key in sorted(picked, key=lambda key: rank.get(key, -1)) if key not in here | done]
     new = new[: _room(config, state)]
@@ -145,7 +145,7 @@ def requeued(config: Config, state: RunState) -> RunState:
         number = record.origin.round
         state = state.note_round(number, selected=state.history[number].selected + 1)
     order = sorted((*state.pending, *new), key=lambda record: rank.get(record.frame_id, -1))
-    return replace(state, pending=tuple(order), picked=(), ranking=())
+    return replace(state, pending=tuple(order), picked=()).in_job(ranking=())
 
 
 def _room(config: Config, state: RunState) -> int:

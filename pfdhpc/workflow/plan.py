@@ -33,8 +33,8 @@ def plan(config: Config, state: RunState, layout: Layout, left: float | None = N
     """Orders for teams that are idle, none of which is running already; with ``left`` seconds, those that fit."""
     layout, short = seated(layout, state), affordable(state, left)
     orders = _overlapped(config, state, short, layout) if config.overlapped else _lockstep(config, short, layout)
-    fresh = [(team, order) for team, order in orders if order.order_id not in state.running]
-    if state.missing:
+    fresh = [(team, order) for team, order in orders if order.order_id not in state.job.running]
+    if state.job.missing:
         fresh = [(team, order) for team, order in fresh if _still_of_use(state, order)]
     return within(config, state, layout, fresh, left)
 
@@ -42,7 +42,7 @@ def plan(config: Config, state: RunState, layout: Layout, left: float | None = N
 def _still_of_use(state: RunState, order: m.Order) -> bool:
     """A run that has lost all teams of a role labels what was picked and trains on it, and begins nothing else."""
     if isinstance(order, m.LabelFrames | m.Simulate):
-        return TRAINER not in state.missing
+        return TRAINER not in state.job.missing
     return isinstance(order, m.ImportParent | m.Train | m.Evaluate)
 
 
@@ -52,7 +52,7 @@ def shortage(config: Config, state: RunState, layout: Layout, left: float | None
     Empty if something is, or if something is under way that is worth waiting for.
     """
     worth = any(
-        state.phase != EXPLORE or not isinstance(item.order, m.Explore | m.Scan) for item in state.running.values()
+        state.phase != EXPLORE or not isinstance(item.order, m.Explore | m.Scan) for item in state.job.running.values()
     )
     if left is None or worth:
         return ""
@@ -70,13 +70,13 @@ def seed_of(config: Config, *parts: object) -> int:
 
 
 def _idle(state: RunState, layout: Layout, role: str) -> Iterator[Team]:
-    busy = state.busy | state.lost | state.late
+    busy = state.busy | state.job.lost | state.job.late
     return (team for team in layout.of_role(role) if team.name not in busy)
 
 
 def _one(state: RunState, layout: Layout, role: str, order: m.Order) -> Iterator[tuple[Team, m.Order]]:
     """One order for one team of a role, if it is not running anywhere."""
-    if order.order_id not in state.running:
+    if order.order_id not in state.job.running:
         yield from ((team, order) for team in [next(_idle(state, layout, role), None)] if team)
 
 
@@ -106,7 +106,7 @@ def _explore(config: Config, state: RunState, layout: Layout):
     judge = state.explorer if distilling else None
     for replica in state.replicas:
         order_id = f"explore/{state.round}/{replica.replica}"
-        if replica.retired or replica.replica in state.explored or order_id in state.running:
+        if replica.retired or replica.replica in state.explored or order_id in state.job.running:
             continue
         team = next(idle, None)
         if team is None:
@@ -145,8 +145,8 @@ def _select(config: Config, state: RunState, layout: Layout):
     """The same order for every explorer team: the reduction runs among them."""
     if state.picked or state.runs(m.Select):
         return
-    alive = [team for team in layout.of_role(EXPLORER) if team.name not in state.lost]
-    teams = [team for team in alive if team.name not in state.late] or alive
+    alive = [team for team in layout.of_role(EXPLORER) if team.name not in state.job.lost]
+    teams = [team for team in alive if team.name not in state.job.late] or alive
     ranked = config.select.method != "random"  # a lot tells nothing of what waits
     again = queued(state) if ranked else ()
     kept = [record for record in state.pending if record not in again]
@@ -160,7 +160,7 @@ def _select(config: Config, state: RunState, layout: Layout):
         yield (
             team,
             m.Select(
-                order_id=f"select/{state.round}.{state.attempt}/{team.name}",
+                order_id=f"select/{state.round}.{state.job.attempt}/{team.name}",
                 round=state.round,
                 participants={item.name: item.leader for item in teams},
                 replicas=state.explored,
@@ -215,7 +215,7 @@ def _init(config: Config, state: RunState, layout: Layout):
     def seed(*parts: object) -> int:
         return seed_of(config, *parts)
 
-    for team, order in aimd.orders(config, state.aimd, state.running, _idle(state, layout, LABELER), seed):
+    for team, order in aimd.orders(config, state.aimd, state.job.running, _idle(state, layout, LABELER), seed):
         state = state.issued(order, team.name)
         yield team, order
     yield from _label(config, state, layout)
@@ -241,7 +241,7 @@ def _train(config: Config, state: RunState, layout: Layout):
     for member in state.untrained(config.pool.models) if config.pool else [0]:
         number = training_number(config, state)
         name = f"{number}/{member}" if config.pool else f"{number}"
-        if f"train/{name}" in state.running:
+        if f"train/{name}" in state.job.running:
             continue
         team = next(idle, None)
         if team is None:

@@ -30,7 +30,7 @@ def resume(
         kept = replace(kept, durations={})
     kept = _with_imported(kept, imported)
     if kept.phase == TRAIN and not (kept.train_ids or kept.fresh):
-        return replace(kept, failure="frames/ holds no label to train on any more; put back the files taken out of it")
+        return kept.in_job(failure="frames/ holds no label to train on any more; put back the files taken out of it")
     if kept.phase in (EVALUATE, DONE):
         reason = reason_to_be_over(config, kept, changed) if config.overlapped else reason_to_end(config.converge, kept)
         searched_otherwise = any(key.startswith(("explore.", "select.", "pool.")) for key in changed)

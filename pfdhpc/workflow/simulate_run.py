@@ -79,8 +79,8 @@ def simulate(config: Config, start: RunState, layout: Layout, seed: int = 0, pic
             after = answer.seconds + world.draw(state, LATE + order.kind)
             heapq.heappush(arriving, (free + after, messages, answer))
             state = state.sent(order, team.name)
-        if not arriving or state.failure:
-            reason = state.failure or state.broken
+        if not arriving or state.job.failure:
+            reason = state.job.failure or state.job.broken
             raise ValueError(f"the run stands still in round {state.round}, {state.phase} {reason}")
         while True:
             at, _, answer = heapq.heappop(arriving)

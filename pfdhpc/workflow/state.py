@@ -74,7 +74,30 @@ class Running(NamedTuple):
 
 
 @dataclass(frozen=True)
+class JobState:
+    """What belongs to one job of a run and is not kept."""
+
+    failure: str = ""  # why it has ended
+    broken: str = ""  # why it cannot go on, though what is under way is still of use
+    missing: frozenset[str] = frozenset()  # the roles it is broken for want of
+    standstill: str = ""  # what it waits for that this job will not see
+    running: Mapping[str, Running] = field(default_factory=dict)  # by order id
+    lost: frozenset[str] = frozenset()  # teams given up
+    late: frozenset[str] = frozenset()  # teams that missed a selection and have not been heard of since
+    attempt: int = 0  # selections of this round that did not come about
+    reported: bool = False  # the root of the selection has told its outcome
+    unheard: bool = False  # a team has told that it did not come about for it
+    ranking: tuple[str, ...] = ()  # frame ids it picked, best first
+    offered: tuple[str, ...] = ()  # frame ids that wait for a label and are ranked anew by the selection under way
+    turned: frozenset[str] = frozenset()  # flexible teams that label now; the others explore
+    evaluated_parts: Mapping[str, Evaluated] = field(default_factory=dict)  # those done of the evaluation, by order id
+    evaluated: Evaluated | None = None  # all of it, if it was made in this job
+
+
+@dataclass(frozen=True)
 class RunState:
+    """All that is kept of a run, and :class:`JobState`."""
+
     phase: str = IMPORT
     round: int = 0
     type_map: tuple[str, ...] = ()
@@ -116,22 +139,7 @@ class RunState:
     )  # told once each, and with the results; by what they are of
     seconds: Mapping[str, float] = field(default_factory=dict)  # by role, summed over its teams
     durations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # last measured, by kind (see forecast)
-    # below: this job only, not in the checkpoint
-    failure: str = ""  # why it has ended
-    broken: str = ""  # why it cannot go on, though what is under way is still of use
-    missing: frozenset[str] = frozenset()  # the roles it is broken for want of
-    standstill: str = ""  # what it waits for that this job will not see
-    running: Mapping[str, Running] = field(default_factory=dict)  # by order id
-    lost: frozenset[str] = frozenset()  # teams given up
-    late: frozenset[str] = frozenset()  # teams that missed a selection and have not been heard of since
-    attempt: int = 0  # selections of this round that did not come about
-    reported: bool = False  # the root of the selection has told its outcome
-    unheard: bool = False  # a team has told that it did not come about for it
-    ranking: tuple[str, ...] = ()  # frame ids it picked, best first
-    offered: tuple[str, ...] = ()  # frame ids that wait for a label and are ranked anew by the selection under way
-    turned: frozenset[str] = frozenset()  # flexible teams that label now; the others explore
-    evaluated_parts: Mapping[str, Evaluated] = field(default_factory=dict)  # those done of the evaluation, by order id
-    evaluated: Evaluated | None = None  # all of it, if it was made in this job
+    job: JobState = field(default_factory=JobState)  # not in the checkpoint
 
     @property
     def model(self) -> ModelRef:
@@ -225,24 +233,28 @@ class RunState:
     @property
     def busy(self) -> frozenset[str]:
         """Teams at work on an order."""
-        return frozenset(item.team for item in self.running.values())
+        return frozenset(item.team for item in self.job.running.values())
 
     @property
     def with_labelers(self) -> frozenset[str]:
         """Frame ids that labelers are at work on."""
-        return frozenset(chain.from_iterable(item.order.frame_ids for item in self.running.values()))
+        return frozenset(chain.from_iterable(item.order.frame_ids for item in self.job.running.values()))
 
     def runs(self, *kinds: type[Order]) -> bool:
         """Whether an order of one of these kinds is under way."""
-        return any(isinstance(item.order, kinds) for item in self.running.values())
+        return any(isinstance(item.order, kinds) for item in self.job.running.values())
+
+    def in_job(self, **changes: Any) -> "RunState":
+        """Change what belongs to this job alone."""
+        return replace(self, job=replace(self.job, **changes))
 
     def settled(self, order_id: str) -> "RunState":
-        running = {**self.running}
+        running = {**self.job.running}
         running.pop(order_id, None)
-        return replace(self, running=running)
+        return self.in_job(running=running)
 
     def issued(self, order: Order, team: str) -> "RunState":
-        return replace(self, running={**self.running, order.order_id: Running(order, team)})
+        return self.in_job(running={**self.job.running, order.order_id: Running(order, team)})
 
     def sent(self, order: Order, team: str) -> "RunState":
         """An order is on its way to a team: what it is about is remembered, as its answer comes to another state."""
@@ -250,7 +262,7 @@ class RunState:
         if isinstance(order, Train):
             return replace(state, training=order.fresh_ids)
         if isinstance(order, Select) and order.again:
-            return replace(state, offered=tuple(record.frame_id for record in order.again))
+            return state.in_job(offered=tuple(record.frame_id for record in order.again))
         return state
 
 
@@ -266,8 +278,7 @@ def next_round(state: RunState) -> RunState:
             picked=(),
             ended="",
             history=(*state.history, RoundRecord(number, model_version=state.newest)),
-            attempt=0,
-        )
+        ).in_job(attempt=0)
     )
 
 
@@ -275,7 +286,7 @@ def check_alive(state: RunState) -> RunState:
     """Exploration needs a replica."""
     if state.phase == EXPLORE and not alive(state):
         reason = "every replica was retired by its guards; see logs/, explore.guard and explore.max_restarts"
-        return replace(state, broken=reason, missing=state.missing | {layout.EXPLORER})
+        return state.in_job(broken=reason, missing=state.job.missing | {layout.EXPLORER})
     return state
 
 

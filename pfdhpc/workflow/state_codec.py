@@ -18,24 +18,8 @@ KNOWN = {
         Trajectory,
     )
 }  # fmt: skip
-JOB_ONLY = (
-    "failure",
-    "broken",
-    "missing",
-    "standstill",
-    "running",
-    "lost",
-    "late",
-    "attempt",
-    "reported",
-    "unheard",
-    "ranking",
-    "offered",
-    "turned",
-    "evaluated_parts",
-    "evaluated",
-)
-"""Fields of the state that belong to one job and are not kept."""
+JOB_ONLY = "job"
+"""The field of the state that is not kept."""
 CLASS = "class:"
 """The key that names the class; no system or element can have this name."""
 
@@ -43,7 +27,7 @@ CLASS = "class:"
 def to_tree(value: Any) -> Any:
     """Dataclasses become dicts that name their class; tuples become lists."""
     if is_dataclass(value):
-        names = [item.name for item in fields(value) if item.name not in JOB_ONLY]
+        names = [item.name for item in fields(value) if item.name != JOB_ONLY]
         return {CLASS: type(value).__name__, **{name: to_tree(getattr(value, name)) for name in names}}
     if isinstance(value, tuple | list):
         return [to_tree(item) for item in value]

@@ -178,7 +178,7 @@ def labels_under_way(state: RunState) -> dict[str, float | None]:
     """Running orders for labels, segments of dynamics among them, and the forecast of each from its beginning."""
     pending = {record.frame_id: record for record in state.pending}
     costs: dict[str, float | None] = {}
-    for order_id, (order, _) in state.running.items():
+    for order_id, (order, _) in state.job.running.items():
         if isinstance(order, m.Simulate):
             costs[order_id] = _segment_seconds(state, order.trajectory)
         elif isinstance(order, m.LabelFrames):
@@ -219,14 +219,14 @@ def exploration_seconds(config: Config, state: RunState, layout: Layout) -> floa
         typical(state, f"explore.{item.system}")
         for item in state.replicas
         if not (item.retired or item.replica in state.explored)
-        and f"explore/{state.round}/{item.replica}" not in state.running
+        and f"explore/{state.round}/{item.replica}" not in state.job.running
     ]
     steps = config.pool.chunk if config.pool else config.explore.steps
     segments = [steps * seconds for seconds in waiting if seconds is not None]
     selection = typical(state, "select")
     if not segments and selection is None:
         return None
-    n_teams = sum(team.name not in state.lost for team in layout.of_role(EXPLORER))
+    n_teams = sum(team.name not in state.job.lost for team in layout.of_role(EXPLORER))
     return max(sum(segments) / max(n_teams, 1), *segments, 0.0) + (selection or 0.0)
 
 

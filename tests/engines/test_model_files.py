@@ -358,7 +358,7 @@ def test_what_is_damaged_ends_a_run_with_its_line_and_no_replica(run):
     answer = work(Team("explorer-0", "explorer", (1,)), Program(), order)
     assert isinstance(answer, m.Failed) and answer.fatal
     state = apply(config(), started(phase=EXPLORE).issued(order.order_id, "explorer-0"), answer, None)
-    assert state.failure == "explore/0/Cu-0: x.pth: damaged"
+    assert state.job.failure == "explore/0/Cu-0: x.pth: damaged"
 
 
 def test_a_parent_whose_file_has_changed_is_noticed_on_a_restart(base, tmp_path):

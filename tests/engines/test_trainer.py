@@ -375,8 +375,8 @@ def test_the_parent_is_compared_as_it_would_be_with_its_bias_aligned(program, tr
     task = later_round(folder.checkpoint(parent.digest), tmp_path, first=True, old=(), steps=0)
     result = trainer.train(replace(task, new=tuple(records[key] for key in ids[:3])))
     expected = trainer.predict(result.checkpoint, [records[key].frame for key in ids[3:]])
-    assert len(ids[3:]) == len(state.evaluated.parent) > 0
-    for found, label in zip(state.evaluated.parent, expected, strict=True):
+    assert len(ids[3:]) == len(state.job.evaluated.parent) > 0
+    for found, label in zip(state.job.evaluated.parent, expected, strict=True):
         assert found.energy == pytest.approx(label.energy, abs=1e-6)
         assert np.allclose(found.forces, label.forces, rtol=0, atol=1e-9)
 

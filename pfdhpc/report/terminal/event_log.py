@@ -107,7 +107,7 @@ class EventLog:
 
     @_tell.register
     def _tell_unselected(self, message: m.Unselected, before: RunState, after: RunState) -> None:
-        if message.absent not in before.late:
+        if message.absent not in before.job.late:
             self._line(before, "select", f"{message.reason}: selecting without it", "yellow")
 
     @_tell.register

@@ -47,7 +47,7 @@ def conclude(now: Snapshot) -> None:
     text = json.dumps(_plain(results), indent=1, allow_nan=False) + "\n"
     publish(folder.final / "RESULTS.json", text.encode())
     hand_over(now, results["verdict"])
-    held_out = state.evaluated
+    held_out = state.job.evaluated
     if held_out is not None and held_out.test_ids:
         records = store.records(held_out.test_ids)
         publish(folder.final / "errors.png", _picture(state, records, held_out))

@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import StoreError
@@ -10,19 +12,31 @@ UNFINISHED = ".unfinished"
 """Ending of temporary names; such a file is what a killed job left and may be removed."""
 
 
-def publish(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, fsync, rename it into place, fsync the folder."""
+@contextmanager
+def renamed_into(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A temporary name to write a file under: renamed to ``path`` when all is written, removed when something fails.
+
+    ``durable``: the content is on the disk before the name is.
+    """
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+    unfinished.unlink(missing_ok=True)
     try:
-        with open(unfinished, "wb", opener=_never_for_all) as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield unfinished
+        if durable:
+            with open(unfinished, "rb+") as handle:
+                os.fsync(handle.fileno())
         os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, fsync, rename it into place, fsync the folder. Raises StoreError."""
+    try:
+        with renamed_into(path, durable=True) as unfinished, open(unfinished, "wb", opener=_never_for_all) as handle:
+            handle.write(content)
         sync_folder(path.parent)
     except OSError as error:
-        if unfinished.exists():
-            unfinished.unlink()
         raise StoreError(f"{path}: cannot be written: {error.strerror}; {_remedy(error)}") from error
 
 

@@ -10,7 +10,7 @@ from ..config.explore import ends
 from ..data import Frame, Record
 from ..data.io import labelled_atoms
 from ..engines.explore.perturb import sources
-from ..files import UNFINISHED, publish
+from ..files import publish, renamed_into
 from ..store.export import export
 from ..store.run_directory import RunFolder
 from ..store.store import Store
@@ -62,12 +62,10 @@ def _export(store: Store, label_ids: Sequence[str], path: Path) -> None:
     path.unlink(missing_ok=True)
     if not 0 < len(label_ids) <= MOST:
         return
-    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-    unfinished.unlink(missing_ok=True)
-    for records in _in_parts(store, label_ids):
-        atoms = [labelled_atoms(record.frame, record.label) for record in records]
-        write(unfinished, atoms, format="extxyz", append=True, parallel=False)
-    unfinished.replace(path)
+    with renamed_into(path) as unfinished:
+        for records in _in_parts(store, label_ids):
+            atoms = [labelled_atoms(record.frame, record.label) for record in records]
+            write(unfinished, atoms, format="extxyz", append=True, parallel=False)
 
 
 def run_data(now: Snapshot) -> RunData:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import renamed_into
 from ..parallel.ledger import WAIT, Track, read_track, read_tracks
 
 ROLES = ("coordinator", "trainer", "explorer", "labeler", "flexible", "idle")
@@ -65,14 +66,12 @@ def gather(tracks: Sequence[Track], path: Path) -> None:
     """All ledgers in one HDF5 file, a group per rank; times in seconds since 1970."""
     import h5py
 
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with h5py.File(unfinished, "w") as file:
+    with renamed_into(path) as unfinished, h5py.File(unfinished, "w") as file:
         for track in tracks:
             group = file.create_group(f"rank-{track.rank:05d}")
             group.attrs.update(role=track.role, team=track.team)
             group["start"], group["length"] = track.starts, track.lengths
             group["state"] = np.array(track.states, dtype=h5py.string_dtype())
-    unfinished.replace(path)
 
 
 def closed_up(tracks: Sequence[Track]) -> tuple[list[Track], list[float]]:

@@ -7,7 +7,6 @@ fsync: one that a crash has spoilt is passed over, and its arrays are made again
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import StoreError
-from ..files import UNFINISHED
+from ..files import UNFINISHED, renamed_into
 
 KIND = "pfdhpc arrays 1"
 SUFFIX = ".arrays"
@@ -125,12 +124,10 @@ class ArrayCache:
     def _write(self, arrays: Mapping[str, np.ndarray]) -> None:
         numbers = [int(_stem(file)[1]) for file in self._seen if self._is_ours(file)]
         file = f"{self.name}-{max(numbers, default=0) + 1:06d}{SUFFIX}"
-        unfinished = self.directory / f".{file}{UNFINISHED}"
         try:
-            unfinished.write_bytes(_pack(arrays))
-            os.replace(unfinished, self.directory / file)
+            with renamed_into(self.directory / file) as unfinished:
+                unfinished.write_bytes(_pack(arrays))
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise _refused(self.directory / file, error) from None
         self._seen.add(file)
         self._places |= _read_index(self.directory / file)

@@ -1,6 +1,5 @@
 """The run directory: what lies where, and how models are published in it."""
 
-import os
 import shutil
 from collections.abc import Iterable
 from hashlib import sha256
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from ..config.train import FINAL_NAMES
 from ..errors import InputError
-from ..files import publish
+from ..files import publish, renamed_into
 from ..published_models import FOLDER, check_published, sum_of
 
 
@@ -117,8 +116,5 @@ def _publish_with_sum(source: Path, target: Path) -> None:
 
 
 def _publish(source: Path, target: Path) -> None:
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.copyfile(source, unfinished)
-    with open(unfinished, "rb+") as handle:
-        os.fsync(handle.fileno())
-    os.replace(unfinished, target)
+    with renamed_into(target, durable=True) as unfinished:
+        shutil.copyfile(source, unfinished)

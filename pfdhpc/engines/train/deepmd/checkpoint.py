@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import InputError, reason
+from ....files import renamed_into
 from ....published_models import check_published
 
 State = dict[str, Any]
@@ -76,11 +77,9 @@ def save(state: State, path: Path, branches: dict[str, State] | None = None) -> 
     content = {"model": _copied(state), "optimizer": {}}
     if branches:
         content[BRANCHES] = {name: _copied(branch) for name, branch in branches.items()}
-    partial = path.with_name(path.name + ".part")
-    # torch names the archive inside after the file: a fixed stream name keeps equal states equal files
-    with open(partial, "wb") as stream:
+    # torch names the archive inside after the file, if it is told of one: a stream keeps equal states equal files
+    with renamed_into(path) as unfinished, open(unfinished, "wb") as stream:
         torch.save(content, stream)
-    partial.replace(path)
     return path
 
 

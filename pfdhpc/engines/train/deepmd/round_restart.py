@@ -9,7 +9,6 @@ The steps after it are not those of an undisturbed round bit for bit: the frames
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from typing import Any
 
 from ....config.train import TrainSection
 from ....data import Record
+from ....files import renamed_into
 from ...base import TrainTask
 from .checkpoint import State
 from .replay import Replayed
@@ -119,15 +119,8 @@ class Keeper:
 
     def _publish(self, step: int, image: bytes) -> None:
         path = self._folder / f"restart-{step:09d}-{_checksum(image)}.pt"
-        partial = path.with_suffix(".part")
-        try:
-            with open(partial, "wb") as file:
-                file.write(image)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with renamed_into(path, durable=True) as unfinished:
+            unfinished.write_bytes(image)
         for older in self._folder.glob(FILES):
             if older != path:
                 older.unlink(missing_ok=True)

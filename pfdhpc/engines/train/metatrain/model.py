@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from ....config.train import ModelSection, TrainSection
 from ....data import Record
 from ....errors import InputError, TaskError
+from ....files import renamed_into
 from ....published_models import check_published
 from ..deepmd.monitor import DIVERGED
 from .train_input import ENERGY, check_options
@@ -105,10 +106,9 @@ def save(model: Any, path: Path) -> Path:
     for state in (content["model_state_dict"], content["best_model_state_dict"]):
         _settle(state, model.atomic_types)
     content["model_state_dict"]["finetune_config"] = {}  # it names a scratch folder
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "wb") as stream:  # torch names the archive inside after a file, if it is told of one
+    # torch names the archive inside after the file, if it is told of one: a stream keeps equal models equal files
+    with renamed_into(path) as unfinished, open(unfinished, "wb") as stream:
         torch.save(content, stream)
-    partial.replace(path)
     return path
 
 

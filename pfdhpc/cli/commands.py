@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..config import load
+from ..config.trainers import TRAINERS
 from ..engines.isolated.spawner import Spawner
 from ..errors import EXIT_BAD_INPUT, EXIT_COMPLETE, InputError, StoreError
 from ..log import console, remarks_told
@@ -59,7 +60,7 @@ def _spawner(path: Path) -> AbstractContextManager:
         return nullcontext()
     later = config.distill.get("explore", {}).get("isolation")
     isolated = "process" in (config.explore.isolation, config.label.isolation, later)
-    wanted = isolated or config.label.launch is not None or config.train.type == "metatrain"
+    wanted = isolated or config.label.launch is not None or TRAINERS[config.train.type].in_child
     return Spawner() if wanted else nullcontext()
 
 

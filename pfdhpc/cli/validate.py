@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..config.train import FINAL_NAMES
+from ..config.trainers import TRAINERS
 from ..errors import EXIT_COMPLETE, InputError, StoreError
 from ..log import console
 from .arguments import quiet, run_path
@@ -122,7 +122,7 @@ def _models(run: Any) -> list[tuple[str, Path]]:
     from ..store.run_directory import RunFolder
 
     before = run.state["teacher"] or run.models[0]
-    final = run.directory / "final" / FINAL_NAMES[run.trainer][1]
+    final = run.directory / "final" / TRAINERS[run.trainer].final_names[1]
     models = RunFolder(run.directory)
     newest = final if final.is_file() else models.frozen(run.models[-1]["digest"])
     only = newest != final and len(run.models) == 1 and not run.distilling

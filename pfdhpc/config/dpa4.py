@@ -12,21 +12,15 @@ CALCULATOR = {"calculator": "deepmd.calculator.DP", "model_argument": "model"}
 
 def with_dpa4(values: dict[str, Any]) -> dict[str, Any]:
     """An input with what the trainer implies for [explore] filled in: the ASE engine, with deepmd's calculator."""
-    train, explore = (values.get(name, {}) for name in ("train", "explore"))
-    if not (isinstance(train, dict) and isinstance(explore, dict)) or train.get("type") != "dpa4":
-        return values
-    if values.get("workflow") == "simplify":  # no dynamics, nothing to be run by
+    explore = values.get("explore", {})
+    if not isinstance(explore, dict) or values.get("workflow") == "simplify":  # no dynamics, nothing to be run by
         return values
     return {**values, "explore": {"engine": "ase", "options": {**CALCULATOR, "reuse": True}, **explore}}
 
 
 def dpa4_conflicts(config: Any) -> list[str]:
-    """Where [train] does not go with the rest of a whole input."""
-    train = config.train
-    if train.type != "dpa4":
-        wrong = "lora" in train.model_fields_set and config.workflow != "distill"
-        return ['train.lora: deepmd has it for DPA-4 models alone; set train.type = "dpa4", or remove it'] * wrong
-    problems = []
+    """Where a DPA-4 does not go with the rest of a whole input."""
+    train, problems = config.train, []
     if config.workflow == "distill":
         problems.append(
             "train.type: a student is for LAMMPS; remove the key. A DPA-4 teacher is given as model.calculator ="

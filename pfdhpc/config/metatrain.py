@@ -21,24 +21,17 @@ _UNREAD = {
 
 def with_metatrain(values: dict[str, Any]) -> dict[str, Any]:
     """An input with what the trainer implies for [explore] filled in: the ASE engine, with metatomic's calculator."""
-    train, explore = (values.get(name, {}) for name in ("train", "explore"))
-    if not (isinstance(train, dict) and isinstance(explore, dict)) or train.get("type") != "metatrain":
+    explore = values.get("explore", {})
+    if not isinstance(explore, dict):
         return values
     options = explore.get("options", {})
     options = {**CALCULATOR, **options} if isinstance(options, dict) else options
     return {**values, "explore": {"engine": "ase", **explore, "options": options}}
 
 
-def trainer_conflicts(config: Any) -> list[str]:
-    """Where [train] does not go with the rest of a whole input, by the kind of trainer."""
-    if config.train.type == "metatrain":
-        return [*_model_conflicts(config), *_train_conflicts(config), *_other_conflicts(config)]
-    problems = []
-    if config.model.checkpoint is None and config.model.calculator is None:
-        problems.append(f"model.checkpoint: missing; {type(config.model).model_fields['checkpoint'].description}")
-    if "metatrain" in config.train.model_fields_set:
-        problems.append('train.metatrain: only read with train.type = "metatrain"; remove it')
-    return problems
+def metatrain_conflicts(config: Any) -> list[str]:
+    """Where metatrain does not go with the rest of a whole input."""
+    return [*_model_conflicts(config), *_train_conflicts(config), *_other_conflicts(config)]
 
 
 def _model_conflicts(config: Any) -> list[str]:

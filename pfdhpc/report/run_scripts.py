@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ase.data import atomic_numbers
 
+from ..config.trainers import TRAINERS
 from ..data import Frame
 from ..data.geometry import right_handed
 from ..files import publish
@@ -70,32 +71,6 @@ dynamics.run(steps)
 '''
 
 
-RUN_BY = {
-    "deepmd": {
-        "note": "",
-        "imported": "from deepmd.calculator import DP",
-        "structure": STRUCTURE,
-        "calculator": 'DP(str(here / "model.pth"))',
-    },
-    "dpa4": {
-        "note": "\n\nFor LAMMPS, on the machine it is to run on:  dp --pt freeze -c model.pt -o model.pt2\n",
-        "imported": "from deepmd.calculator import DP",
-        "structure": ASE_STRUCTURE,
-        "form": "",
-        "calculator": 'DP(str(here / "model.pt"))',
-    },
-    "metatrain": {
-        "note": "\n\nThe forces are conservative. Direct ones, of a model that has them (non_conservative=True), are no"
-        " gradient of\nan energy: never for constant-energy dynamics.\n",
-        "imported": "from metatomic_ase import MetatomicCalculator",
-        "structure": ASE_STRUCTURE,
-        "form": "",
-        "calculator": 'MetatomicCalculator(str(here / "model.pt"))',
-    },
-}
-"""What the ASE script says, by the kind of trainer."""
-
-
 def hand_over(
     folder: Path, system: str, frame: Frame, temperature: float, timestep: float, kind: str = "deepmd"
 ) -> None:
@@ -110,11 +85,13 @@ def hand_over(
     if frame.pbc.all() and frame.volume > 0 and len(frame) < N_ATOMS:
         frame = replicated(frame, N_ATOMS)
     frame = right_handed(frame)
-    facts = {"temperature": temperature, "pbc": frame.pbc.tolist(), "timestep_fs": timestep, **RUN_BY[kind]}
-    if kind == "deepmd":
-        facts["form"] = _for_lammps(folder, system, frame, temperature, timestep)
-    else:
+    facts = {"temperature": temperature, "pbc": frame.pbc.tolist(), "timestep_fs": timestep}
+    facts |= TRAINERS[kind].ase_script
+    if TRAINERS[kind].not_lammps:
+        facts |= {"structure": ASE_STRUCTURE, "form": ""}
         publish(folder / ASE_STRUCTURE, _extxyz(frame).encode())
+    else:
+        facts |= {"structure": STRUCTURE, "form": _for_lammps(folder, system, frame, temperature, timestep)}
     publish(folder / ASE_SCRIPT, ASE.format(**facts).encode())
 
 

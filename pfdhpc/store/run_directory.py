@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
-from ..config.train import FINAL_NAMES
+from ..config.trainers import TRAINERS
 from ..errors import InputError
 from ..files import publish, renamed_into
 from ..published_models import FOLDER, check_published, sum_of
@@ -98,7 +98,7 @@ class RunFolder:
     def keep_product(self, digest: str, frozen: Path) -> None:
         _publish_with_sum(frozen, self.product(digest))
 
-    def conclude(self, digest: str, names: tuple[str, str] = FINAL_NAMES["deepmd"]) -> tuple[Path, Path]:
+    def conclude(self, digest: str, names: tuple[str, str] = TRAINERS["deepmd"].final_names) -> tuple[Path, Path]:
         """The final checkpoint and model, under names a person looks for. Raises InputError for a damaged one."""
         self.final.mkdir(parents=True, exist_ok=True)
         targets = self.final / names[0], self.final / names[1]

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ... import messages as m
 from ...config import Config
+from ...config.trainers import TRAINERS
 from ...data import Record
 from ...data.error_metrics import Errors
 from ...files import publish
@@ -155,10 +156,10 @@ def show(config: Config, folder: RunFolder, state: RunState, console: Console) -
 
 
 def _next(config: Config, folder: RunFolder) -> str:
-    if config.train.type == "deepmd":
-        return f"pair_style deepmd {folder.final / 'model.pth'}"
-    what = {"metatrain": "a metatomic model", "dpa4": "a DPA-4 that is not compiled"}[config.train.type]
-    return f"python {folder.final / 'run_ase.py'} ({what}: for ASE, not for pair_style deepmd)"
+    kind = TRAINERS[config.train.type]
+    if not kind.not_lammps:
+        return f"pair_style deepmd {folder.final / kind.final_names[1]}"
+    return f"python {folder.final / 'run_ase.py'} ({kind.not_lammps}: for ASE, not for pair_style deepmd)"
 
 
 def _shares(folder: RunFolder) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _shares(folder: RunFolder) -> dict[str, Any]:
 
 def _outputs(config: Config, folder: RunFolder) -> list[tuple[str, Path | str]]:
     checkpoint, model = config.train.final_names
-    scripts = ["in.lammps", "run_ase.py"] if config.train.type == "deepmd" else ["run_ase.py"]
+    scripts = ["run_ase.py"] if TRAINERS[config.train.type].not_lammps else ["in.lammps", "run_ase.py"]
     return [
         ("model", folder.final / model),
         ("checkpoint", folder.final / checkpoint),

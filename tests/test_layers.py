@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "pfdhpc"
 LAYERS = [
     {"errors", "units", "log", "lazy_imports", "__init__"},
-    {"config", "data", "files"},
+    {"config", "data", "files", "published_models"},
     {"store", "parallel", "engines"},
     {"messages"},
     {"selection"},

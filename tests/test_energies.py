@@ -70,7 +70,7 @@ def evaluated(setup, state, *off):
 
     energies = tuple(records[key].label.energy for key in order.train_ids)
     answer = m.Evaluated(order.order_id, 1.0, order.test_ids, by(0.01), by(*off), energies=energies)
-    return apply(setup, state.issued(order.order_id, "trainer-0"), answer, lambda keys: [records[key] for key in keys])
+    return apply(setup, state.issued(order, "trainer-0"), answer, lambda keys: [records[key] for key in keys])
 
 
 @pytest.mark.parametrize("overlap", [{}, {"overlap": {"staleness": 1}}], ids=["lock-step", "overlapped"])

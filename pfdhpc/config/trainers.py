@@ -1,4 +1,4 @@
-"""One row per kind of trainer: all that the program knows of it outside the folder of its engine."""
+"""One row per kind of trainer: what the program knows of it outside the folder of its engine and its own keys."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -101,7 +101,7 @@ TRAINERS = {
         packages=("metatrain", "metatomic-torch"),
     ),
 }
-"""By the name ``train.type`` takes. A new trainer is a folder under ``engines/train`` and a row here."""
+"""By the name ``train.type`` takes. A new trainer: see pfdhpc/ARCHITECTURE.md."""
 
 
 def with_implied(values: dict[str, Any]) -> dict[str, Any]:

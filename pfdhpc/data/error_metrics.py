@@ -19,7 +19,10 @@ from .compositions import formula_of, systematic, undetermined
 
 @dataclass(frozen=True)
 class Errors:
-    """Root mean square errors: force eV/Å per component, energy eV/atom, virial eV/atom per component."""
+    """Root mean square errors: force eV/Å per component, energy eV/atom, virial eV/atom per component.
+
+    Kept in checkpoints: a new field needs a default, nan where it was not measured.
+    """
 
     n_frames: int
     force: float

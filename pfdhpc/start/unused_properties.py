@@ -78,7 +78,7 @@ def _remedy(config: Config, system: SystemSection, what: str, made: Sequence[Ato
     charge = 0.0 if what == MOMENTS or values is None else float(values.sum())
     if what == CHARGES and abs(charge) < 1e-6:
         return "they add up to none, and labels are of neutral cells"
-    return REMEDIES[what, kind].format(where=where, charge=charge)
+    return REMEDIES.get((what, kind), "give them in the input of the program").format(where=where, charge=charge)
 
 
 def _alters(system: SystemSection) -> bool:

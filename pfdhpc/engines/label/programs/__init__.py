@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from .base import Program
 
 PROGRAMS = {"qe": "qe:QuantumEspresso", "vasp": "vasp:Vasp", "abacus": "abacus:Abacus", "cp2k": "cp2k:Cp2k"}
-"""A new program is one file and one row here, and a row in pfdhpc.config.label.PATHS for its files."""
+"""A new program: see pfdhpc/ARCHITECTURE.md."""
 
 
 def program_class(name: str) -> type["Program"]:

@@ -35,6 +35,7 @@ from pfdhpc.engines.train.deepmd.trainer import DeepmdTrainer
 from pfdhpc.errors import InputError
 from pfdhpc.parallel.node import NodeCopies
 from pfdhpc.report.novelty import Coverage, save_coverage
+from pfdhpc.roles.published_model import near_copy
 from pfdhpc.selection.standalone import load_model, standalone_section
 from pfdhpc.start.input_checks import problems
 from pfdhpc.store.run_directory import RunFolder
@@ -334,10 +335,10 @@ def test_a_nodes_copy_that_was_damaged_is_made_again(run, tmp_path, caplog, monk
     (tmp_path / "memory").mkdir()
     copies = NodeCopies([tmp_path / "memory"])
     monkeypatch.setattr("pfdhpc.parallel.node._here", copies)
-    copy = folder.near(digest, "explore")
+    copy = near_copy(folder, digest, "explore")
     assert copy != folder.frozen(digest)
     flipped(copy)
-    again = folder.near(digest, "explore")
+    again = near_copy(folder, digest, "explore")
     assert again.read_bytes() == folder.frozen(digest).read_bytes() and "damaged" in caplog.text
     copies.clear()
 
@@ -357,7 +358,7 @@ def test_what_is_damaged_ends_a_run_with_its_line_and_no_replica(run):
     order = m.Shutdown("explore/0/Cu-0", 0)
     answer = work(Team("explorer-0", "explorer", (1,)), Program(), order)
     assert isinstance(answer, m.Failed) and answer.fatal
-    state = apply(config(), started(phase=EXPLORE).issued(order.order_id, "explorer-0"), answer, None)
+    state = apply(config(), started(phase=EXPLORE).issued(order, "explorer-0"), answer, None)
     assert state.job.failure == "explore/0/Cu-0: x.pth: damaged"
 
 

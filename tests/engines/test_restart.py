@@ -1,5 +1,6 @@
 """A round that is killed in its middle goes on from what it kept: deepmd for real, a tiny model, made-up labels."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,8 +207,8 @@ def test_a_full_disk_costs_the_file_and_not_the_round(parent, undisturbed, tmp_p
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(round_restart.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     result = keeping(parent).train(task(parent, tmp_path))
     assert result.checkpoint.read_bytes() == undisturbed.checkpoint.read_bytes()
     assert "could not be kept at step 1: [Errno 28] No space left" in (tmp_path / "train.log").read_text()
-    assert files(tmp_path) == [] and not list(tmp_path.glob("*.part"))
+    assert files(tmp_path) == [] and not list(tmp_path.glob("*unfinished*"))

@@ -21,6 +21,7 @@ from pfdhpc.report.terminal.summary import fixed_table, show
 from pfdhpc.start.fresh_state import begin
 from pfdhpc.start.pool import Pool
 from pfdhpc.workflow.apply import apply
+from pfdhpc.workflow.energy_check import doubted
 from pfdhpc.workflow.plan import plan
 from pfdhpc.workflow.resume import resume
 from pfdhpc.workflow.state import DONE, EVALUATE, EXPLORE, RoundRecord
@@ -86,10 +87,29 @@ def test_a_final_model_off_by_electronvolts_is_no_end_by_convergence(overlap):
         assert (state_after.phase, state_after.round, state_after.ended) == (EXPLORE, 2, "")
         (text,) = state_after.warnings.values()
         assert words in text
+        again = evaluated(setup, replace(state_after, phase=EVALUATE, history=state.history, round=1), 0.02)
+        assert (again.phase, dict(again.warnings)) == (DONE, {}), "what was mended is not warned of"
     limited = config(converge={"force_rmse": 0.1, "max_rounds": 1}, **overlap)
     last = evaluated(limited, state, -2.0)
     assert (last.phase, last.ended) == (DONE, "max_rounds")
     assert resume(limited, last, last).ended == "max_rounds"  # nor when it is started again
+
+
+def test_levels_of_the_input_itself_are_not_blamed_for_a_model_that_is_off():
+    """Options by system ([label.systems.NAME]) make a level of each."""
+    state = started(train_ids=("a:one", "b:two"), history=(RoundRecord(0), RoundRecord(1, model_version=1)))
+    off = exploring_errors([judged(COPPER, seed, off=-2.0) for seed in range(4)], {"Cu": 1})
+    (text,) = doubted(config(), state.note(errors=off), 1).warnings.values()
+    assert "Train longer" in text and "several levels" not in text
+    apart = doubted(config(), state.warned("levels one two", "they are apart").note(errors=off), 1)
+    assert "several levels" in apart.warnings["energies"]
+
+
+def test_the_models_a_resumed_run_may_load_hold_the_one_that_explores():
+    """Overlapped, a newer one may be there already."""
+    models = tuple(m.ModelRef(version, f"digest-{version}") for version in range(5))
+    state = started(models=models, history=(RoundRecord(0), RoundRecord(1, model_version=3)))
+    assert state.models_in_use == {"digest-0", "digest-3", "digest-4"}
 
 
 def test_tables_say_what_is_not_determined(capsys):

@@ -206,3 +206,12 @@ def test_frames_without_a_volume_are_compared_as_they_stand():
     flat = Frame([29, 29], np.zeros((3, 3)), [[0, 0, 0], [0, 0, 2.5]], [True, True, True])
     assert motion(flat, single(flat, None)) is not None
     assert motion(flat, Frame([29, 29], np.diag([3.0, 3, 0]), flat.positions, flat.pbc)) is None
+
+
+@pytest.mark.parametrize("pbc", [(1, 1, 0), (1, 0, 0), (1, 1, 1), (0, 0, 0)])
+def test_negated_lattice_vectors_are_the_same_lattice(pbc):
+    rng = np.random.default_rng(3)
+    cell = np.diag([4.0, 4.4, 5.0]) + rng.uniform(-0.3, 0.3, (3, 3))
+    positions = rng.uniform(0, 4, (5, 3))
+    frame, twin = (Frame([29, 29, 79, 79, 79], one, positions, np.array(pbc, bool)) for one in (cell, -cell))
+    assert motion(frame, twin) is not None and KnownFrames([frame]).same(twin) == 0

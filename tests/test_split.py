@@ -114,6 +114,7 @@ def test_a_state_of_an_older_version_learns_its_compositions_from_the_store():
     assert with_compositions(state, known) == state
     lost = replace(state, train_ids=state.train_ids[:2])  # a damaged file was taken out of the store
     assert with_compositions(lost, known).shares == {"Cu": (2, 1, 1)}
+    assert with_compositions(replace(state, train_ids=()), known).determining == {}, "lost labels determine nothing"
 
 
 def test_labels_of_unknown_composition_are_shared_out_by_number():

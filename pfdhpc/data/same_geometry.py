@@ -88,6 +88,9 @@ def _settings(frame: Frame, ours: np.ndarray, theirs: np.ndarray) -> Iterator[tu
         yield np.eye(3), np.linalg.solve(theirs, ours)
         return
     if not frame.pbc.all():
+        turned = np.where(frame.pbc[:, None], -theirs, ours)  # the same lattice, of the other handedness
+        if _length(ours - turned) <= CELL:
+            yield np.eye(3), np.linalg.solve(turned, ours)
         return
     from ase.geometry.minkowski_reduction import minkowski_reduce
 

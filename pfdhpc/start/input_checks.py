@@ -1,6 +1,7 @@
 """Everything that can be wrong with an input and can be seen without running."""
 
 from pathlib import Path
+from typing import Any
 
 from ..config import Config
 from ..config.load import stage_config
@@ -42,9 +43,27 @@ def notes(config: Config) -> list[str]:
     if config.workflow == "pfd":
         found = notes(first_act(config))
         return [*found, *(f"distill.{line}" for line in _training_notes(stage_config(config, 1)) if line not in found)]
+    return [*_training_notes(config), *_start(config).told]
+
+
+_begun: list[tuple[Config, Any]] = []
+"""The last input that was looked at, and what it begins with: its data are read once for all checks."""
+
+
+def _start(config: Config) -> Any:
+    """What a run of the input begins with, its elements not compared with the model's; raises InputError."""
     from .fresh_state import begin
 
-    return [*_training_notes(config), *begin(config, ()).told]
+    if not (_begun and _begun[0][0] is config):
+        try:
+            found = begin(config, ())
+        except InputError as error:
+            found = error
+        _begun[:] = [(config, found)]
+    found = _begun[0][1]
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def _training_notes(config: Config) -> list[str]:
@@ -102,10 +121,8 @@ def _elements(config: Config) -> list[str]:
     """What the systems hold; nothing where that is not to be found out, which is told where they are looked at."""
     from ase.data import chemical_symbols
 
-    from .fresh_state import begin
-
     try:
-        return [chemical_symbols[z] for z in begin(config, ()).state.species]
+        return [chemical_symbols[z] for z in _start(config).state.species]
     except InputError:
         return []
 

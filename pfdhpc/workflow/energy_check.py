@@ -12,12 +12,14 @@ from .state import DONE, PROBE, RunState, next_round
 
 ENERGIES, FINAL, TEST_DATA = "energies", "final energies", "energies of test.data"
 """What warnings are about."""
+LEVELS = "levels "
+"""How those of labels of two levels of theory begin (:mod:`pfdhpc.engines.train.alignment`)."""
 
 
 def doubted(config: Config, state: RunState, number: int) -> RunState:
     """The state with a warning if the exploring model of a round is off in energy as a whole."""
     found = state.history[number]
-    if found.errors is None or not found.errors.offsets:
+    if found.errors is None or not found.errors.offsets or ENERGIES in state.warnings:
         return state
     what = f"round {number}: the energies of model {found.model_version} are off"
     return state.warned(ENERGIES, f"{what} {in_words_of(found.errors)}. {_remedy(config, state)}")
@@ -27,6 +29,7 @@ def confirmed(config: Config, state: RunState) -> RunState:
     """The state after the last evaluation: a run that had converged goes on if its final energies are off."""
     if state.phase not in (DONE, PROBE):
         return state
+    state = state.unwarned(FINAL, TEST_DATA)  # they were of an earlier end
     state, worse = _with_test_data(state), _worse(state)
     if not worse:
         return state
@@ -75,10 +78,11 @@ def _with_test_data(state: RunState) -> RunState:
 
 def _remedy(config: Config, state: RunState) -> str:
     """What the user can do, by what is known of the labels."""
-    levels = {key.partition(":")[2] for key in state.label_ids}
+    apart = any(about.startswith(LEVELS) for about in state.warnings)
     if config.train.bias == "none" and config.student is None:
         return 'It was not aligned (train.bias = "none"): begin a run with train.bias = "change"'
-    if len(levels) > 1:
+    if apart:
+        levels = {key.partition(":")[2] for key in state.label_ids}
         named = " and ".join(sorted({in_words(level) for level in levels}))
         return f"The labels of this run are of several levels of theory ({named}): make them all with one method"
     return "Train longer, or look for labels of these compositions that are no ground state or made with other settings"

@@ -96,8 +96,10 @@ def with_compositions(state: RunState, known: Callable[[Sequence[str]], Sequence
         formulas = _formulas(keys, known)
         for text in formulas:
             shares[text] = _one_more(shares.get(text, NONE), place)
-        if place == TRAIN and not state.determining:
-            state = replace(state, determining=dict.fromkeys(determining((), formulas), 1))
+        if place == TRAIN:  # lost labels determine nothing any more
+            kept = {text: version for text, version in state.determining.items() if text in formulas}
+            more = determining(tuple(kept), formulas)
+            state = replace(state, determining={**kept, **dict.fromkeys(more, max(1, state.newest) if kept else 1)})
     return replace(state, shares=dict(sorted(shares.items())))
 
 

@@ -177,7 +177,8 @@ class RunState:
     @property
     def models_in_use(self) -> set[str]:
         """Digests of the models that what is left of the run may load: the first, the newest, committees, a teacher."""
-        used = (*self.models[:1], *self.models[-1:], *self.committee, *self.members, self.teacher)
+        exploring = self.explorer if self.history else None  # overlapped, it may be older than the newest
+        used = (*self.models[:1], *self.models[-1:], *self.committee, *self.members, self.teacher, exploring)
         return {model.digest for model in used if model is not None}
 
     def untrained(self, n_models: int) -> list[int]:
@@ -225,6 +226,10 @@ class RunState:
     def warned(self, about: str, text: str) -> "RunState":
         """With a warning, unless there is one about the same."""
         return self if not text or about in self.warnings else replace(self, warnings={**self.warnings, about: text})
+
+    def unwarned(self, *about: str) -> "RunState":
+        """Without the warnings about something."""
+        return replace(self, warnings={key: text for key, text in self.warnings.items() if key not in about})
 
     def spent(self, role: str, seconds: float) -> "RunState":
         total = {**self.seconds, role: self.seconds.get(role, 0.0) + seconds}

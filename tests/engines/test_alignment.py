@@ -201,3 +201,10 @@ def test_the_trainer_tells_of_two_levels_in_any_round(trainer, first, tmp_path):
     parent = trainer.import_parent(_made(tmp_path / "parent")).checkpoint
     begun = trainer.train(round_of(parent, _made(tmp_path / "0"), first=True, old=(), new=OLD + other))
     assert len(begun.notes) == 1 and trainer.train(round_of(first, tmp_path / "none")).notes == {}
+
+
+def test_a_level_is_never_called_off_from_itself():
+    """However far an early model is off, and whatever else joins."""
+    few, more = make_records("SiC", 4, 1), make_records("SiC", 5, 2, offset=0.4)
+    assert joining_notes(few, [*more, *make_records("SiC", 2, 3, "imported-pbe")], nothing) == {}
+    assert joining_notes((), more, nothing) == {}

@@ -76,10 +76,10 @@ def level_notes(records: Sequence[Record], differences: np.ndarray) -> dict[str,
 def joining_notes(old: Sequence[Record], new: Sequence[Record], predict: Predict) -> dict[str, str]:
     """The same of levels of theory that are new to a model, which was aligned to the ``old`` records."""
     counts = Counter(map(level_of, old))
-    joining = [record for record in new if counts[level_of(record)] < FEW]
-    if not joining or len({*counts, *map(level_of, joining)}) < 2:
+    main = min(counts, key=lambda level: (-counts[level], level), default="")
+    joining = [record for record in new if level_of(record) != main and counts[level_of(record)] < FEW]
+    if not (joining and counts):
         return {}
-    main = min(counts, key=lambda level: (-counts[level], level))
     reference = [record for record in old if level_of(record) == main]
     return _notes(joining, off_per_atom(joining, predict), reference)
 

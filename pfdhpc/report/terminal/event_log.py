@@ -46,7 +46,7 @@ class EventLog:
     def event(self, before: RunState, after: RunState, message: Any) -> None:
         self._tell(message, before, after)
         for about, text in after.warnings.items():
-            if about not in before.warnings:
+            if before.warnings.get(about) != text:
                 self.say(f"WARNING: {text}", "yellow")
         if not _timed(before) and (cost := estimate(self._config, after, self._layout)):
             self.say(f"estimate: {cost}", "bold")

@@ -165,7 +165,7 @@ class DeepmdTrainer(Trainer):
             return self._completed_bias(task)
         records = task.old + task.new
         if task.parent is None:
-            return initial_bias(task.model, records), level_notes(records, energies_less(records, None))
+            return initial_bias(task.model, records), {}
         return self._first_bias(task, read(task.parent))
 
     def _first_bias(self, task: TrainTask, state: State) -> tuple[Any, Notes]:
@@ -181,13 +181,14 @@ class DeepmdTrainer(Trainer):
             differences = energies_less(records, self._predict(task))
             bias = aligned_bias(self._load(task.parent), records, differences).cpu()
             return bias, level_notes(records, differences)
-        return bias, level_notes(records, energies_less(records, None))
+        return bias, {}  # without a prediction, what phases differ by is not told from what methods differ by
 
     def _completed_bias(self, task: TrainTask) -> tuple[Any, Notes]:
         """Of a later round: what its new labels determine and those before did not."""
         predict = self._predict(task)
-        notes = joining_notes(task.old, task.new, predict)
-        shift = completing_shift(task.old, task.new, predict) if self.section.bias != "none" else {}
+        if self.section.bias == "none":
+            return None, {}
+        notes, shift = joining_notes(task.old, task.new, predict), completing_shift(task.old, task.new, predict)
         if not shift:
             return None, notes
         model = self._start(task)

@@ -142,15 +142,17 @@ class MetatrainTrainer(Trainer):
             return self._predictor(task.parent)(frames)
 
         if not task.first:
-            shift = completing_shift(task.old, task.new, predict) if bias != "none" else {}
-            notes = joining_notes(task.old, task.new, predict)
+            if bias == "none":
+                return task.parent, {}
+            shift, notes = completing_shift(task.old, task.new, predict), joining_notes(task.old, task.new, predict)
             return save(shifted(load_pet(task.parent), shift), path) if shift else task.parent, notes
         given = self.model.checkpoint is not None
-        wanted = energies_less(records, predict if given and bias == "change" else None)
+        predicted = given and bias == "change"
+        wanted = energies_less(records, predict if predicted else None)
         if given and bias != "none":
             save(aligned(load_pet(task.parent), records, wanted, bias == "change"), path)
         parent = None if not given else task.parent if bias == "none" else path
-        return parent, level_notes(records, wanted) if records else {}
+        return parent, level_notes(records, wanted) if predicted and records else {}
 
     def _parent(self) -> Any:
         if self.model.checkpoint is not None:

@@ -108,9 +108,10 @@ def test_one_rank_plays_all_roles_and_gives_the_same_run(done, tmp_path):
 SHARED = """
 import os, pathlib, time
 from pfdhpc.cli.main import main
-from pfdhpc.roles import evaluation, evaluator
+from pfdhpc.roles import evaluator
+from pfdhpc.workflow import final_evaluation
 
-evaluation.PART, evaluation.PAYS = 2, -1.0
+final_evaluation.PART, final_evaluation.PAYS = 2, -1.0
 make, evaluate = evaluator.make_trainer, evaluator.Evaluator.evaluate
 here = pathlib.Path(__file__).parent
 

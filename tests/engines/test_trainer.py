@@ -462,3 +462,24 @@ def test_weights_equal_those_of_dp_train(pretrained, parent, tmp_path):
         folder = ours.parent.with_name(ours.parent.name + "-dp")
         assert process.wait() == 0, (folder / "out").read_text()[-2000:]
         assert same_weights(ours, folder / "model.ckpt-12.pt", atol=1e-8)
+
+
+def test_frames_are_read_without_threads(tmp_path, monkeypatch):
+    """Python 3.11 fails now and then where two of them parse the headers of arrays."""
+    import threading
+
+    from deepmd.pt.utils.dataset import DeepmdDataSetForLoader
+    from deepmd.utils.data import DataRequirementItem
+
+    from pfdhpc.engines.train.deepmd.dataset import write_systems
+    from pfdhpc.engines.train.deepmd.mpi_ddp import fit_for_mpi
+
+    records = make_records(3, 1)
+    (folder,) = write_systems(records, ["Si", "C"], tmp_path / "data")
+    with fit_for_mpi():
+        data = DeepmdDataSetForLoader(system=str(folder), type_map=["Si", "C"])
+        data.add_data_requirement([DataRequirementItem("energy", 1), DataRequirementItem("force", 3, atomic=True)])
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread is started"))
+        found = [float(data[index]["energy"][0]) for index in range(3)]
+    ordered = sorted(records, key=lambda record: record.frame_id)
+    assert found == pytest.approx([record.label.energy for record in ordered])

@@ -1,20 +1,24 @@
 """What deepmd-kit 3.2's trainer needs to live inside the ranks of an MPI job.
 
 It is the only file that patches deepmd. Three things in deepmd 3.2.0 (deepmd/pt/train/training.py,
-utils/dataloader.py) are made for ``torchrun``:
+utils/dataloader.py) are made for ``torchrun``, and one (deepmd/utils/data.py) fails at random:
 
 * Its outer data loader forks worker processes (``NUM_WORKERS``, up to 4). A fork after MPI or CUDA has
   started is undefined behaviour, so there are none: batches are built in this process. (The pool that reads
   the systems is ``multiprocessing.dummy``: one thread, no fork.)
 * It wraps the model with ``DDP(device_ids=[LOCAL_RANK])`` after ``torch.cuda.set_device``; both fail on CPU.
 * It writes a file ``checkpoint`` into the current directory: see :func:`keep_files_in`.
+* It reads the arrays of each frame in threads of their own. numpy parses the header of each, and Python 3.11 cannot
+  parse in two threads at a time: now and then a rank fails with "AST constructor recursion depth mismatch", and the
+  others of its team wait for it. They are read one after the other.
 
 The device is ``cuda:LOCAL_RANK`` (0 without LOCAL_RANK), fixed when deepmd is imported. So before that each
 rank must see one GPU only (CUDA_VISIBLE_DEVICES), and LOCAL_RANK must be unset or 0.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +30,19 @@ TIMEOUT = timedelta(minutes=10)
 notices an abort nor a closed group. It then raises (gloo), or the job ends (NCCL's watchdog aborts)."""
 
 
+class InThisThread(Executor):
+    """An executor that does what it is given at once."""
+
+    def __init__(self, max_workers: int | None = None):
+        pass
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future:
+        """The finished future of a call, whose exception is raised here."""
+        future: Future = Future()
+        future.set_result(work(*arguments, **keywords))
+        return future
+
+
 @contextmanager
 def fit_for_mpi() -> Iterator[None]:
     """Patch deepmd for the time of one training; raises RuntimeError for a deepmd this was not made for."""
@@ -33,12 +50,14 @@ def fit_for_mpi() -> Iterator[None]:
     import torch
     from deepmd.pt.train import training
     from deepmd.pt.utils import env
+    from deepmd.utils import data
 
     if not deepmd.__version__.startswith(KNOWN):
         raise RuntimeError(f"deepmd-kit {deepmd.__version__} is not supported; install deepmd-kit {KNOWN}x")
     with ExitStack() as patches:
         patches.enter_context(_replaced(env, "NUM_WORKERS", 0))
         patches.enter_context(_replaced(training, "NUM_WORKERS", 0))
+        patches.enter_context(_replaced(data, "ThreadPoolExecutor", InThisThread))
         if env.DEVICE.type == "cpu":
             patches.enter_context(_replaced(training, "DDP", _ddp_on_cpu))
             patches.enter_context(_replaced(torch.cuda, "set_device", lambda device: None))

@@ -103,6 +103,8 @@ def test_levels_of_the_input_itself_are_not_blamed_for_a_model_that_is_off():
     assert "Train longer" in text and "several levels" not in text
     apart = doubted(config(), state.warned("levels one two", "they are apart").note(errors=off), 1)
     assert "several levels" in apart.warnings["energies"]
+    brought = replace(state, train_ids=("a:given-data", "b:two")).note(errors=off)
+    assert "init.data (data)" in doubted(config(), brought, 1).warnings["energies"]
 
 
 def test_the_models_a_resumed_run_may_load_hold_the_one_that_explores():

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ..config import Config
 from ..data.compositions import FACTOR, FLOOR, listed
 from ..data.error_metrics import ErrorTable
-from ..engines.label.level_of_theory import in_words
+from ..engines.label.level_of_theory import OWN, in_words
 from .convergence import CONVERGED, judged, reason_to_be_over, reason_to_end
 from .state import DONE, PROBE, RunState, next_round
 
@@ -78,12 +78,13 @@ def _with_test_data(state: RunState) -> RunState:
 
 def _remedy(config: Config, state: RunState) -> str:
     """What the user can do, by what is known of the labels."""
-    apart = any(about.startswith(LEVELS) for about in state.warnings)
     if config.train.bias == "none" and config.student is None:
         return 'It was not aligned (train.bias = "none"): begin a run with train.bias = "change"'
-    if apart:
-        levels = {key.partition(":")[2] for key in state.label_ids}
-        named = " and ".join(sorted({in_words(level) for level in levels}))
+    levels = {in_words(key.partition(":")[2]) for key in state.label_ids}
+    brought = {text for text in levels if not text.startswith(OWN)}  # options by system make levels of [label], too
+    told_apart = any(about.startswith(LEVELS) for about in state.warnings)
+    if len(levels) > 1 and (brought or told_apart):
+        named = " and ".join(sorted(levels))
         return f"The labels of this run are of several levels of theory ({named}): make them all with one method"
     return "Train longer, or look for labels of these compositions that are no ground state or made with other settings"
 

@@ -51,10 +51,14 @@ def level_hash(section: LabelSection, system: str = "") -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+OWN = "[label]"
+"""How :func:`in_words` begins for levels that the run's own labels are of."""
+
+
 def in_words(level: str) -> str:
     """A level of theory as its user knows it: where its labels came from."""
     kind, _, name = level.partition("-")
     places = {"given": "init.data", "test": "test.data", "imported": "the imported data"}
     if kind in places:
         return f"{places[kind]} ({name})"
-    return "the teacher" if kind == "teacher" else f"[label] (level {level[:8]})"
+    return "the teacher" if kind == "teacher" else f"{OWN} (level {level[:8]})"
